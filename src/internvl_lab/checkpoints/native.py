@@ -1,0 +1,166 @@
+"""Save and load weights in transformers' own layout, so that plain transformers loads them too.
+
+    folder/  model.safetensors   native keys (see `tensors`)
+             config.json         transformers' fields, and our ModelConfig under "internvl_lab"
+             provenance.json     where the weights come from, and the sha256 of model.safetensors
+             tokenizer.json, processor.json    when template and tiling are given (see `processor`)
+
+A folder appears whole or not at all: it is written beside its place and then renamed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from internvl_lab.checkpoints import official
+from internvl_lab.checkpoints.configs import OUR_KEY, check_switches, from_native_config, our_fields, to_native_config
+from internvl_lab.checkpoints.files import new_folder, read_json, write_json
+from internvl_lab.checkpoints.processor import save_processor
+from internvl_lab.checkpoints.tensors import (
+    CONFIG_FILE,
+    PROVENANCE_FILE,
+    WEIGHTS_FILE,
+    belongs_to,
+    copy_into,
+    iter_tensors,
+    native_tensors,
+    sha256_of,
+)
+from internvl_lab.config import ModelConfig, TilingConfig
+from internvl_lab.constants import PARTS
+from internvl_lab.errors import CheckpointError
+from internvl_lab.models import InternVL
+from internvl_lab.text import ChatTemplate
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def save_model(
+    model: InternVL,
+    folder: Path,
+    provenance: Mapping[str, Any],
+    dtype: str | None = None,
+    template: ChatTemplate | None = None,
+    tiling: TilingConfig | None = None,
+) -> Path:
+    """Save all parts; `AutoModelForImageTextToText.from_pretrained(folder)` loads them as well.
+
+    Args:
+        model: the model.
+        folder: appears whole; replaced if it exists.
+        provenance: JSON-able facts: what was trained, from which weights.
+        dtype: `float32` or `bfloat16`; None = as the parameters are.
+        template, tiling: when both are given, the processor is saved too.
+    Returns:
+        The folder.
+    Raises:
+        CheckpointError: an unknown dtype.
+    """
+    name = dtype or _name(model.dtype)
+    with new_folder(folder) as new:
+        _write(new, model, PARTS, name, to_native_config(model, name), provenance)
+        if template is not None and tiling is not None:
+            save_processor(new, template, tiling)
+    return folder
+
+
+def save_part(
+    model: InternVL, part: str, folder: Path, provenance: Mapping[str, Any], dtype: str | None = None
+) -> Path:
+    """Save one part (`vision`, `projector` or `language`), under the same keys as in a whole checkpoint.
+
+    Raises:
+        CheckpointError: an unknown part or dtype.
+    """
+    if part not in PARTS:
+        raise CheckpointError(f"part {part!r} must be one of {', '.join(PARTS)}")
+    name = dtype or _name(model.dtype)
+    config = {OUR_KEY: our_fields(model.config, name) | {"part": part, "image_token_id": model.image_token_id}}
+    with new_folder(folder) as new:
+        _write(new, model, (part,), name, config, provenance)
+    return folder
+
+
+def load_model(folder: Path, attention: str = "auto", dtype: str | None = None) -> InternVL:
+    """Load a whole checkpoint, in native or in the authors' format.
+
+    Args:
+        folder: the checkpoint.
+        attention: backend of the language model.
+        dtype: `float32` or `bfloat16`; None = as saved.
+    Raises:
+        CheckpointError: tensors or settings that do not fit, all listed.
+    """
+    config, image_token_id = read_config(folder)
+    model = InternVL(replace(config, attention=attention, dtype=dtype or config.dtype), image_token_id)
+    for part in PARTS:
+        load_part(model, part, folder)
+    return model
+
+
+def load_part(model: InternVL, part: str, source: Path) -> None:
+    """Load one part from a whole checkpoint or from a folder that holds only that part.
+
+    Args:
+        model: the model; other parts stay as they are.
+        part: `vision`, `projector` or `language`.
+        source: folder in native or in the authors' format.
+    Raises:
+        CheckpointError: tensors that are missing, unexpected or mis-shaped (all listed), or weights of a network with
+            other switches (heads, norms, rotary base).
+    """
+    origin = f"{part} from {source}"
+    if not (source / CONFIG_FILE).is_file():
+        config = None
+    else:
+        config = read_config(source)[0]
+        check_switches(part, model.config, config, origin)
+    if config is not None and official.is_official(read_json(source / CONFIG_FILE)):
+        tensors = official.iter_native(source, config, (part,))
+    else:
+        tensors = iter_tensors(source, lambda name: belongs_to(name, (part,)))
+    copy_into(model, tensors, (part,), origin)
+
+
+def read_config(folder: Path) -> tuple[ModelConfig, int]:
+    """Read model settings and the image token's id from a checkpoint in native or the authors' format.
+
+    Raises:
+        CheckpointError: config.json is missing or describes another kind of model.
+    """
+    content = read_json(folder / CONFIG_FILE)
+    if official.is_official(content):
+        return official.from_official_config(content)
+    return from_native_config(content)
+
+
+def _name(dtype: torch.dtype) -> str:
+    """Return `float32` for torch.float32."""
+    return str(dtype).removeprefix("torch.")
+
+
+def _write(
+    folder: Path,
+    model: InternVL,
+    parts: Collection[str],
+    dtype: str,
+    config: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+) -> None:
+    """Write weights, settings and provenance into an existing folder."""
+    if dtype not in _DTYPES:
+        raise CheckpointError(f"dtype {dtype!r} must be one of {', '.join(_DTYPES)}")
+    tensors = {
+        name: tensor.detach().to("cpu", _DTYPES[dtype]).contiguous()
+        for name, tensor in native_tensors(model, parts).items()
+    }
+    save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    write_json(folder / CONFIG_FILE, config)
+    facts = dict(provenance) | {"parts": list(parts), "dtype": dtype, "weights_sha256": sha256_of(folder)}
+    write_json(folder / PROVENANCE_FILE, facts)

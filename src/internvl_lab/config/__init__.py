@@ -1,0 +1,36 @@
+"""Typed, frozen configuration. No torch, and Hydra only in `compose` (not re-exported)."""
+
+from internvl_lab.config.data import (
+    DataConfig,
+    JpegConfig,
+    MiniworldConfig,
+    PackingConfig,
+    SourceConfig,
+    TilingConfig,
+)
+from internvl_lab.config.model import InitConfig, LanguageConfig, ModelConfig, ProjectorConfig, VisionConfig
+from internvl_lab.config.run import EvaluationConfig, PathsConfig, RunConfig, ScaleConfig, SweepConfig
+from internvl_lab.config.stage import OptimizerConfig, RecipeConfig, SchedulerConfig, StageConfig
+
+__all__ = [
+    "DataConfig",
+    "EvaluationConfig",
+    "InitConfig",
+    "JpegConfig",
+    "LanguageConfig",
+    "MiniworldConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "PackingConfig",
+    "PathsConfig",
+    "ProjectorConfig",
+    "RecipeConfig",
+    "RunConfig",
+    "ScaleConfig",
+    "SchedulerConfig",
+    "SourceConfig",
+    "StageConfig",
+    "SweepConfig",
+    "TilingConfig",
+    "VisionConfig",
+]

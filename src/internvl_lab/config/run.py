@@ -1,0 +1,94 @@
+"""The root of the configuration: everything one run needs, typed and frozen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from internvl_lab.config.data import DataConfig, PackingConfig, TilingConfig
+from internvl_lab.config.model import InitConfig, ModelConfig
+from internvl_lab.config.stage import OptimizerConfig, RecipeConfig, SchedulerConfig, StageConfig
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """Say what is scored when training has ended."""
+
+    enabled: bool = True
+    tasks: tuple[str, ...] = ()
+    """Tasks to score; empty = all that the data offers."""
+    samples_per_task: int | None = None
+    """Score at most this many samples a task; null = all."""
+    blind: bool = True
+    """Score a second time with the images blanked, to show what the text alone gives away."""
+    batch_size: int = 64
+    max_new_tokens: int = 48
+
+
+@dataclass(frozen=True)
+class SweepConfig:
+    """Expand one experiment into the rows of a study."""
+
+    name: str = ""
+    axes: dict[str, tuple[Any, ...]] = field(default_factory=dict)
+    """Override key to its values; rows are their product, in order."""
+    baseline: str | None = None
+    """Label of the row the others are compared with; null = the first."""
+
+
+@dataclass(frozen=True)
+class PathsConfig:
+    """Name the folders a run reads and writes."""
+
+    output_dir: str = "outputs"
+    data_dir: str = "data"
+
+
+@dataclass(frozen=True)
+class ScaleConfig:
+    """Name the scale and hold the values that differ between a laptop and a cluster."""
+
+    name: str = "full"
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Hold one run's whole configuration; `config.compose.compose` makes it."""
+
+    experiment: str = "quickstart"
+    seed: int = 42
+    model: ModelConfig = field(default_factory=ModelConfig)
+    init_from: InitConfig = field(default_factory=InitConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    tiling: TilingConfig = field(default_factory=TilingConfig)
+    packing: PackingConfig = field(default_factory=PackingConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
+    recipe: RecipeConfig = field(default_factory=RecipeConfig)
+    stage: StageConfig | None = None
+    """When set, only this stage runs instead of the recipe."""
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    sweep: SweepConfig = field(default_factory=SweepConfig)
+    """With axes, `train.py` hands over to the study: one run a row."""
+    scale: ScaleConfig = field(default_factory=ScaleConfig)
+    callbacks: dict[str, Any] = field(default_factory=dict)
+    logger: dict[str, Any] = field(default_factory=dict)
+    trainer: dict[str, Any] = field(default_factory=dict)
+    paths: PathsConfig = field(default_factory=PathsConfig)
+    max_steps_per_stage: int | None = None
+    """Shorten every stage to this many steps; warm-up and schedule shrink with it."""
+    ckpt_path: str | None = None
+    """Resume this checkpoint of the same run, instead of the newest in the run folder."""
+    fresh: bool = False
+    """Start anew although the run folder holds a run."""
+    plan: bool = False
+    """Print what would run, its sizes and its weights, and exit 0."""
+
+    @property
+    def stages(self) -> dict[str, StageConfig]:
+        """Return the stages to run, in order."""
+        stages = {self.stage.name: self.stage} if self.stage is not None else dict(self.recipe.stages)
+        if self.max_steps_per_stage is None:
+            return stages
+        return {name: replace(s, max_steps=min(s.max_steps, self.max_steps_per_stage)) for name, s in stages.items()}

@@ -1,0 +1,227 @@
+"""Offer the data path to Lightning: one stage's loaders, and the state that makes resuming exact.
+
+The only Lightning importer in `data`. The state is what has been CONSUMED (`commit`), not what has been prefetched.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import zlib
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+
+from internvl_lab.config import RunConfig, StageConfig
+from internvl_lab.data.encoding import SampleEncoder
+from internvl_lab.data.index import load_or_build_index
+from internvl_lab.data.loader import PackDataset, PackLoader
+from internvl_lab.data.mixture import Mixture, hash16
+from internvl_lab.data.plan import Anchor, Cost, Plan
+from internvl_lab.data.quarantine import QuarantineLog, too_many
+from internvl_lab.errors import ConfigError, ResumeError, ShardError
+from internvl_lab.text.template import ChatTemplate
+
+logger = logging.getLogger(__name__)
+
+STATE_VERSION = 1
+VAL_MIXTURE = "val"
+"""Name of the mixture that `val_dataloader` reads."""
+
+
+class MultimodalDataModule(L.LightningDataModule):
+    """Build mixture, plan and loaders of one stage.
+
+    Args:
+        cfg: the whole run's configuration.
+        stage: names the mixture and the number of steps.
+        template: encodes conversations; its fingerprint keys the index.
+        cost: cost model of a pack, from `models.flops`.
+        run_dir: gets `quarantine.jsonl` (failures while training) and `skipped.jsonl` (samples never used).
+    Raises:
+        ConfigError: the stage names a mixture that the configuration lacks.
+    """
+
+    def __init__(self, cfg: RunConfig, stage: StageConfig, template: ChatTemplate, cost: Cost, run_dir: Path) -> None:
+        super().__init__()
+        if stage.mixture not in cfg.data.mixtures:
+            raise ConfigError(
+                f"stage {stage.name}: stage.mixture={stage.mixture!r} is not in data.mixtures "
+                f"({', '.join(cfg.data.mixtures) or 'empty'})"
+            )
+        self.cfg, self.stage, self.template, self.cost, self.run_dir = cfg, stage, template, cost, Path(run_dir)
+        self.packs_per_step = stage.packs_per_step or cfg.packing.packs_per_step
+        self._plan: Plan | None = None
+        self._next_step = 0
+
+    @property
+    def plan(self) -> Plan:
+        """Return the stage's plan, building indexes where they are missing."""
+        if self._plan is None:
+            self._plan = Plan(
+                self._mixture(self.stage.mixture), self.cfg.packing, self.plan_seed, self.cost, self.packs_per_step
+            )
+        return self._plan
+
+    @property
+    def plan_seed(self) -> int:
+        """Derive the seed of plan and augmentation, so that two stages over one mixture do not repeat an order."""
+        sequence = np.random.SeedSequence([self.cfg.seed, zlib.crc32(self.stage.name.encode())])
+        return int(sequence.generate_state(1)[0])
+
+    def prepare_data(self) -> None:
+        """Build the indexes in one process of each machine, before the others read them."""
+        for name in {self.stage.mixture, VAL_MIXTURE} & set(self.cfg.data.mixtures):
+            for source in self.cfg.data.mixtures[name].values():
+                load_or_build_index(Path(source.shards), self.template, self.cfg.data.num_workers)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Build the plan and write down the samples that are never used."""
+        plan = self.plan
+        if self._rank == 0:
+            self._write_skipped(plan.mixture)
+
+    def train_dataloader(self) -> PackLoader:
+        """Return this rank's packs of the stage, from the committed position on."""
+        self.setup()
+        quarantine = self._quarantine()
+        quarantine.cut_back(self._next_step)
+        loader = PackLoader(
+            PackDataset(self.plan, self._encoder(), self.plan_seed),
+            num_steps=self.stage.max_steps,
+            packs_per_step=self.packs_per_step,
+            num_workers=self.cfg.data.num_workers,
+            quarantine=quarantine,
+            **self._loader_settings(),
+        )
+        loader.set_position(self._next_step)
+        return loader
+
+    def val_dataloader(self) -> PackLoader | list[Any]:
+        """Return one round of mixture `val`, without augmentation; nothing where there is no such mixture.
+
+        Packs that do not fill a step of all ranks are left out. `trainer.limit_val_batches` shortens it further.
+        """
+        if VAL_MIXTURE not in self.cfg.data.mixtures:
+            return []
+        plan = Plan(self._mixture(VAL_MIXTURE), self.cfg.packing, 0, self.cost, self._world_size)
+        return PackLoader(
+            PackDataset(plan, self._encoder(), seed=0, augment=False),
+            num_steps=max(1, plan.packs_in_epoch(0) // self._world_size),
+            packs_per_step=self._world_size,
+            num_workers=min(1, self.cfg.data.num_workers),
+            **self._loader_settings(),
+        )
+
+    def commit(self, step: int) -> None:
+        """Note that `step` optimizer steps have been done since the stage began: the next one reads step `step`."""
+        self._next_step = step
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run needs (JSON-able, under 1 KB): fingerprints, seed and the next pack.
+
+        `anchor` only saves time: it says where planning may begin.
+        """
+        next_pack = self._next_step * self.packs_per_step
+        return {
+            "version": STATE_VERSION,
+            **self._fingerprint(),
+            "seed": self.cfg.seed,
+            "next_pack": next_pack,
+            "anchor": list(self.plan.anchor(next_pack)),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue behind the committed position of another process.
+
+        Raises:
+            ResumeError: the state belongs to other data, settings or another seed; says which.
+        """
+        if state_dict.get("version") != STATE_VERSION:
+            raise ResumeError(
+                f"the data state has version {state_dict.get('version')}, this program writes {STATE_VERSION}"
+            )
+        expected = {**self._fingerprint(), "seed": self.cfg.seed}
+        meanings = {
+            "index": "the content of the shards (index)",
+            "config": "the settings of data, tiling, packing or template (config)",
+            "seed": "the seed",
+        }
+        changed = [meaning for name, meaning in meanings.items() if state_dict.get(name) != expected[name]]
+        if changed:
+            raise ResumeError(
+                f"cannot resume the data of stage {self.stage.name}: {' and '.join(changed)} changed since the "
+                "checkpoint was written; undo that, or start anew with fresh=true"
+            )
+        self._next_step = int(state_dict["next_pack"]) // self.packs_per_step
+        if "anchor" in state_dict:
+            self.plan.seek(Anchor(*(int(value) for value in state_dict["anchor"])))
+
+    def describe(self) -> dict[str, Any]:
+        """Summarise the data for logs: samples, tokens and tiles by source, what is skipped, how full packs are."""
+        mixture = self.plan.mixture
+        sources = mixture.describe()
+        totals = {name: sum(source[name] for source in sources.values()) for name in ("samples", "tokens", "tiles")}
+        return {**totals, "sources": sources, "skipped": dict(mixture.skipped), "fill": self.plan.fill_stats}
+
+    @property
+    def _rank(self) -> int:
+        """Return the rank of this process, 0 without a trainer."""
+        return 0 if self.trainer is None else int(self.trainer.global_rank)
+
+    @property
+    def _world_size(self) -> int:
+        """Return the number of ranks, 1 without a trainer."""
+        return 1 if self.trainer is None else int(self.trainer.world_size)
+
+    def _loader_settings(self) -> dict[str, Any]:
+        """Return what both loaders have in common."""
+        return {
+            "rank": self._rank,
+            "world_size": self._world_size,
+            "prefetch_factor": self.cfg.data.prefetch_factor,
+            "pin_memory": torch.cuda.is_available(),
+        }
+
+    def _encoder(self) -> SampleEncoder:
+        """Build the encoder of the stage."""
+        data = self.cfg.data
+        return SampleEncoder(self.template, self.cfg.tiling, data.jpeg, data.loss_averaging, data.weight_unit)
+
+    def _mixture(self, name: str) -> Mixture:
+        """Load the indexes of a mixture; stop if too many of its samples are faulty."""
+        sources = {
+            source: (config, load_or_build_index(Path(config.shards), self.template, self.cfg.data.num_workers))
+            for source, config in self.cfg.data.mixtures[name].items()
+        }
+        for source, (_, index) in sources.items():
+            if too_many(len(index.problems), len(index) + len(index.problems), self.cfg.data.max_bad_share):
+                shard, key, reason, detail = index.problems[0]
+                raise ShardError(
+                    f"source {source}: {len(index.problems)} of {len(index) + len(index.problems)} samples are faulty "
+                    f"(data.max_bad_share={self.cfg.data.max_bad_share}); the first is {key} in {shard}: "
+                    f"{reason} ({detail})"
+                )
+        return Mixture(sources, self.cfg.tiling, self.cfg.packing)
+
+    def _quarantine(self) -> QuarantineLog:
+        """Open this rank's log: one file a rank, because ranks cut theirs back at different times."""
+        name = "quarantine.jsonl" if self._rank == 0 else f"quarantine.rank{self._rank}.jsonl"
+        return QuarantineLog(self.run_dir / name, self.cfg.data.max_bad_share, self.cfg.data.max_bad_in_row)
+
+    def _write_skipped(self, mixture: Mixture) -> None:
+        """Name every sample that the stage never uses, one JSON line each; no file where there is none."""
+        columns = ("source", "shard", "key", "reason", "detail")
+        lines = [json.dumps(dict(zip(columns, row, strict=True))) + "\n" for row in mixture.skipped_samples]
+        if lines:
+            self.run_dir.mkdir(parents=True, exist_ok=True)
+            (self.run_dir / "skipped.jsonl").write_text("".join(lines), encoding="utf-8")
+
+    def _fingerprint(self) -> dict[str, str]:
+        """Return the plan's fingerprint, its `config` extended by what the encoder depends on."""
+        plan, data = self.plan.fingerprint, self.cfg.data
+        encoding = [self.template.fingerprint, repr(data.jpeg), data.loss_averaging, data.weight_unit, self.stage.name]
+        return {"index": plan["index"], "config": hash16([plan["config"], encoding])}

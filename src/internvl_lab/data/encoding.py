@@ -1,0 +1,152 @@
+"""Encode one record with its image bytes into one sample: the whole work of a loader worker.
+
+::
+
+    image bytes ── decode_image ──> RGB ── tile_image ──> (N, S, S, 3) ── jpeg_augment ──> tiles (N, 3, S, S) uint8
+                                              │ N * visual tokens a tile
+    turns ─────────────────────────── ChatTemplate.encode ── shift by one ──> input_ids, labels, loss_weights (T,)
+
+Tiles stay uint8: a quarter of the bytes to the trainer, which normalises them on the device.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from internvl_lab.config import JpegConfig, SourceConfig, TilingConfig
+from internvl_lab.constants import IGNORE_INDEX
+from internvl_lab.data.tiling import count_tiles, tile_budget, tile_image
+from internvl_lab.data.transforms import decode_image, jpeg_augment
+from internvl_lab.data.weights import token_weights
+from internvl_lab.text.template import ChatTemplate, Ids
+
+if TYPE_CHECKING:
+    from internvl_lab.data.records import Record
+
+
+@dataclass
+class Sample:
+    """Hold one encoded conversation; T tokens, N tiles."""
+
+    key: str
+    input_ids: Ids
+    """(T,) int32."""
+    labels: Ids
+    """(T,) int32, SHIFTED: the target of position t is token t + 1; the last is IGNORE_INDEX."""
+    loss_weights: NDArray[np.float32]
+    """(T,) float32, 0 where there is no target."""
+    tiles: NDArray[np.uint8]
+    """(N, 3, H, W) uint8; N is 0 for text alone."""
+    source_id: int
+    """Position in the mixture's source names."""
+    task: str
+    """Field `task` of the record, "" if it has none."""
+
+
+class SampleEncoder:
+    """Encode records; a pure function of the record, its images, the seed and the epoch.
+
+    Args:
+        template: chat template with its tokenizer.
+        tiling, jpeg: how images are cut and re-encoded.
+        averaging, unit: loss weights, see `token_weights`.
+    """
+
+    def __init__(
+        self, template: ChatTemplate, tiling: TilingConfig, jpeg: JpegConfig, averaging: str, unit: str
+    ) -> None:
+        self.template, self.tiling, self.jpeg = template, tiling, jpeg
+        self.averaging, self.unit = averaging, unit
+
+    def encode(
+        self,
+        record: Record,
+        images: Sequence[bytes],
+        *,
+        seed: int,
+        epoch: int,
+        source: SourceConfig,
+        source_id: int,
+        augment: bool = True,
+    ) -> Sample:
+        """Encode one record.
+
+        Args:
+            images: the bytes of the record's images (or frames), in the order of the placeholders.
+            seed, epoch: with the record's key they fix the augmentation, whatever worker or order the sample comes in.
+            source: gives the tile limit and whether JPEG augmentation may act.
+            augment: False switches augmentation off (validation).
+
+        Raises:
+            SampleError: an image or the text is unusable; see `decode_image` and `ChatTemplate.encode`.
+        """
+        pictures = [decode_image(data, record.key) for data in images]
+        limit, thumbnail = self._limits(len(pictures), source.max_tiles, record.is_video)
+        groups = [tile_image(picture, self.tiling, limit, thumbnail) for picture in pictures]
+        counts = [len(group) * self.tiling.num_visual_tokens for group in groups]
+        encoded = self.template.encode(record.turns, counts, record.key)
+        labels = _shift(encoded.labels, IGNORE_INDEX)
+        weights = token_weights(labels, _shift(encoded.response_ids, -1), self.averaging, self.unit)
+        tiles = self._stack(groups)
+        if augment and source.jpeg and self.jpeg.enabled and not record.is_video and len(tiles):
+            tiles = jpeg_augment(tiles, self.jpeg, sample_rng(seed, epoch, record.key))
+        return Sample(
+            key=record.key,
+            input_ids=encoded.input_ids,
+            labels=labels,
+            loss_weights=weights,
+            tiles=np.ascontiguousarray(tiles.transpose(0, 3, 1, 2)),
+            source_id=source_id,
+            task=str(record.metadata.get("task") or ""),
+        )
+
+    def tokens_per_image(
+        self, sizes: Sequence[tuple[int, int]], source_max_tiles: int | None, is_video: bool
+    ) -> list[int]:
+        """Count the visual tokens of each image of one sample, from the sizes alone.
+
+        Args:
+            sizes: (width, height) of each image in pixels, as `read_image_size` gives them.
+            source_max_tiles: tile limit of the source; None = `tiling.max_tiles`.
+            is_video: the images are frames: one tile each, no thumbnail.
+        """
+        limit, thumbnail = self._limits(len(sizes), source_max_tiles, is_video)
+        tiles = (count_tiles(width, height, self.tiling, limit, thumbnail) for width, height in sizes)
+        return [count * self.tiling.num_visual_tokens for count in tiles]
+
+    def _limits(self, num_images: int, source_max_tiles: int | None, is_video: bool) -> tuple[int, bool]:
+        """Return (tile limit of each image, whether thumbnails are allowed). Source: InternVL 2.5, section 3.1."""
+        if is_video or num_images == 0:
+            return 1, False
+        max_tiles = self.tiling.max_tiles if source_max_tiles is None else source_max_tiles
+        return tile_budget(num_images, max_tiles), self.tiling.use_thumbnail
+
+    def _stack(self, groups: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+        """Join the tiles of all images to (N, S, S, 3)."""
+        if len(groups) == 1:
+            return groups[0]
+        edge = self.tiling.tile_size
+        return np.concatenate(groups) if groups else np.empty((0, edge, edge, 3), np.uint8)
+
+
+def sample_rng(seed: int, epoch: int, key: str) -> np.random.Generator:
+    """Return the random generator of one sample in one epoch; the same on every machine.
+
+    Raises:
+        ValueError: a negative seed or epoch.
+    """
+    digest = hashlib.blake2b(key.encode(), digest_size=8).digest()
+    return np.random.default_rng([seed, epoch, int.from_bytes(digest, "little")])
+
+
+def _shift(values: Ids, fill: int) -> Ids:
+    """Move every value one position forward, inside the sample: result[t] = values[t + 1], the last is `fill`."""
+    shifted = np.full_like(values, fill)
+    shifted[:-1] = values[1:]
+    return shifted

@@ -1,0 +1,139 @@
+"""Write the dataset as WebDataset shards, once: `root/<split>/*.tar` with a stamp beside them.
+
+The stamp holds a hash of the settings and of this package's source, and the size of every shard.
+It is written last, so a build that was killed has none and starts again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import logging
+import multiprocessing
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from internvl_lab.config import MiniworldConfig
+from internvl_lab.data.miniworld.sample import check_choice, generate_range
+from internvl_lab.data.shards import RawSample, write_shards
+
+logger = logging.getLogger(__name__)
+
+STAMP = "stamp.json"
+CHUNK = 64
+"""Samples that one process makes at a time."""
+
+Job = tuple[str, int, int, int, tuple[str, ...]]
+"""(split, start, stop, seed, tasks)."""
+
+
+def source_hash() -> str:
+    """Hash this package's source, so that a change of the generator makes the shards again."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _split_hash(cfg: MiniworldConfig, split: str, num_samples: int) -> str:
+    """Hash everything that the bytes of a split depend on."""
+    tasks = check_choice(split, cfg.tasks)
+    settings = [split, num_samples, cfg.seed, cfg.samples_per_shard, tasks, source_hash()]
+    return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
+
+
+def is_complete(folder: Path, expected_hash: str) -> bool:
+    """Tell whether a split's folder holds what its stamp promises, made from these settings."""
+    try:
+        stamp = json.loads((folder / STAMP).read_text())
+        sizes = {path.name: path.stat().st_size for path in folder.glob("*.tar")}
+        return bool(stamp["hash"] == expected_hash and stamp["shards"] == sizes)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _make_chunk(job: Job) -> list[RawSample]:
+    """Make the samples of one job; runs in a worker process."""
+    split, start, stop, seed, tasks = job
+    return list(generate_range(split, start, stop, seed, tasks))
+
+
+def make_parallel(job: Job, num_processes: int, advance: Callable[[int], None] = lambda _: None) -> Iterator[RawSample]:
+    """Yield a job's samples in order, made by several processes; the result does not depend on their number.
+
+    Args:
+        job: what to make.
+        num_processes: 1 works in this process.
+        advance: called with the number of samples after each chunk, for a progress bar.
+    """
+    split, start, stop, seed, tasks = job
+    jobs = [(split, low, min(low + CHUNK, stop), seed, tasks) for low in range(start, stop, CHUNK)]
+    if num_processes <= 1:
+        for chunk_job in jobs:
+            yield from _make_chunk(chunk_job)
+            advance(chunk_job[2] - chunk_job[1])
+        return
+    # Workers touch numpy and Pillow only, so forking is safe, and saves importing torch in each of them.
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    with context.Pool(num_processes) as pool:
+        for samples in pool.imap(_make_chunk, jobs):
+            yield from samples
+            advance(len(samples))
+
+
+@contextmanager
+def _locked(root: Path) -> Iterator[None]:
+    """Let one process build at a time; the lock goes away with the process, also when it is killed."""
+    root.mkdir(parents=True, exist_ok=True)
+    with (root / ".lock").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _write_split(folder: Path, job: Job, samples_per_shard: int, num_processes: int, expected_hash: str) -> None:
+    """Write one split from scratch, its stamp last."""
+    split, start, stop, _, _ = job
+    shutil.rmtree(folder, ignore_errors=True)
+    columns = (TextColumn(f"miniworld {split:<8}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        bar = progress.add_task(split, total=stop - start)
+        samples = make_parallel(job, num_processes, lambda number: progress.update(bar, advance=number))
+        paths = write_shards(samples, folder, samples_per_shard)
+    stamp = {"hash": expected_hash, "samples": stop - start, "shards": {p.name: p.stat().st_size for p in paths}}
+    partial = folder / f"{STAMP}.partial"
+    partial.write_text(json.dumps(stamp, indent=1))
+    partial.replace(folder / STAMP)
+    logger.info("miniworld: wrote %d samples of %s in %d shards", stop - start, split, len(paths))
+
+
+def ensure_shards(cfg: MiniworldConfig, root: Path, num_processes: int = 2) -> dict[str, Path]:
+    """Write the shards of all splits unless they are there already, and return each split's folder.
+
+    A split is made again if its settings or the generator's source changed, or a shard is missing
+    or has another size. Several processes may call this at once: the others wait for the first.
+
+    Args:
+        cfg: sizes, seed and tasks; a split of zero samples is left out.
+        root: folder that gets one folder a split.
+        num_processes: processes that paint; the bytes do not depend on it.
+    Raises:
+        ConfigError: unknown task.
+    """
+    sizes = {"pretrain": cfg.num_pretrain, "finetune": cfg.num_finetune, "val": cfg.num_val}
+    folders = {split: root / split for split, number in sizes.items() if number > 0}
+    with _locked(root):
+        for split, folder in folders.items():
+            expected = _split_hash(cfg, split, sizes[split])
+            if is_complete(folder, expected):
+                logger.info("miniworld: %s is complete in %s", split, folder)
+                continue
+            job = (split, 0, sizes[split], cfg.seed, check_choice(split, cfg.tasks))
+            _write_split(folder, job, cfg.samples_per_shard, num_processes, expected)
+    return folders

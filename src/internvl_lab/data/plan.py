@@ -1,0 +1,280 @@
+"""Plan which samples share a pack and in which order packs come: a pure function of (index, settings, seed).
+
+```
+epoch 0: order ── cut into blocks ── pack_block each ──┐
+epoch 1: order ── cut into blocks ── pack_block each ──┼──> one unending stream of packs
+...                                                    ┘      │ cut into windows of group_window steps
+                                                              ▼
+         window: sort by cost ── cut into steps of like cost ── shuffle the steps ── balance in a step ──> pack(k)
+```
+
+World size, worker count and process do not enter, so any of them may change between stop and resume. Blocks and
+windows are computed when first needed and the last few kept. A step that straddles the end of an epoch is completed
+from the next one, because the stream does not stop. Sources of the figures: research/data_pipeline sections 2 and 7.
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_right, insort
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import asdict, dataclass
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from internvl_lab.config import PackingConfig
+from internvl_lab.data.mixture import Mixture, hash16
+from internvl_lab.data.packing import lower_bound, pack_block
+from internvl_lab.errors import ConfigError
+
+BLOCKS_KEPT = 8
+"""Blocks held in memory; a window reads its blocks in order, so few suffice."""
+WINDOWS_KEPT = 2
+"""Windows held in memory: the one in use and the one planned ahead."""
+_BLOCK_STREAM, _WINDOW_STREAM = 1, 2
+"""Keep the random streams of blocks and windows apart."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Hold the coefficients of a pack's cost a * tokens + b * sum of squared lengths + c * tiles (FLOPs)."""
+
+    tokens: float
+    tokens_squared: float
+    tiles: float
+
+
+@dataclass(frozen=True)
+class Pack:
+    """Name the samples of one pack."""
+
+    epoch: int
+    samples: tuple[tuple[int, int], ...]
+    """(source id, row in that source's index) of each sample, in the order in which they stand in the pack."""
+
+
+class Anchor(NamedTuple):
+    """Say where a block begins in the stream of packs, so that a resumed run need not plan from the beginning."""
+
+    first_pack: int
+    epoch: int
+    block: int
+
+
+class Plan:
+    """Answer which samples pack k holds, for any k.
+
+    Args:
+        mixture: the samples.
+        packing: limits, block size and grouping.
+        seed: non-negative.
+        cost: cost model of a pack; decides which packs share a step.
+        packs_per_step: packs of one optimizer step over all ranks.
+    Raises:
+        ConfigError: `packs_per_step` below 1.
+    """
+
+    def __init__(self, mixture: Mixture, packing: PackingConfig, seed: int, cost: Cost, packs_per_step: int) -> None:
+        if packs_per_step < 1:
+            raise ConfigError(f"packs_per_step={packs_per_step} must be at least 1")
+        self.mixture, self.packing, self.seed, self.cost = mixture, packing, seed, cost
+        self.packs_per_step = packs_per_step
+        self._anchors = [Anchor(0, 0, 0)]
+        self._orders = _Kept[NDArray[np.int64]](2)
+        self._blocks = _Kept[list[NDArray[np.int64]]](BLOCKS_KEPT)
+        self._windows = _Kept[list[Pack]](WINDOWS_KEPT)
+        self._lock = threading.RLock()
+
+    @property
+    def window_size(self) -> int:
+        """Count the packs of a grouping window."""
+        return self.packing.group_window * self.packs_per_step
+
+    @property
+    def fingerprint(self) -> dict[str, str]:
+        """Hash what the stream depends on besides the seed: `index` (content) and `config` (settings)."""
+        packing = {**asdict(self.packing), "packs_per_step": self.packs_per_step}
+        settings = [self.mixture.settings_fingerprint, packing, asdict(self.cost)]
+        return {"index": self.mixture.fingerprint, "config": hash16(settings)}
+
+    def pack(self, number: int) -> Pack:
+        """Return pack `number` (from 0) of the unending stream. Safe to call from several threads."""
+        window, offset = divmod(number, self.window_size)
+        packs = self._windows.peek(window)  # without the lock: planning ahead must not hold up the window in use
+        if packs is None:
+            with self._lock:
+                packs = self._windows.get(window, lambda: self._plan_window(window))
+        return packs[offset]
+
+    def anchor(self, number: int) -> Anchor:
+        """Return the last known block that begins at or before the window of pack `number`; plans nothing."""
+        with self._lock:
+            start = number // self.window_size * self.window_size
+            return self._anchors[bisect_right(self._anchors, start, key=lambda a: a.first_pack) - 1]
+
+    def seek(self, anchor: Anchor) -> None:
+        """Remember where a block begins, from `anchor` of a plan with the same fingerprint and seed."""
+        with self._lock:
+            self._remember(anchor)
+
+    def packs_in_epoch(self, epoch: int) -> int:
+        """Count the packs of one epoch; plans all its blocks."""
+        with self._lock:
+            return sum(len(self._block(epoch, block)) for block in range(self._num_blocks(epoch)))
+
+    @property
+    def fill_stats(self) -> dict[str, float]:
+        """Measure the blocks in memory (the first one, if there are none).
+
+        Returns:
+            `packs`, `samples_per_pack`, `token_fill` and `tile_fill` (share of the limits in use), and `efficiency`
+            (the lower bound of packs over packs).
+        """
+        with self._lock:
+            if not len(self._blocks):
+                self._block(0, 0)
+            blocks = [block for block in self._blocks.values() if block]
+        packs = max(1, sum(len(block) for block in blocks))
+        bound = tokens = tiles = samples = 0
+        for positions in (np.concatenate(block) for block in blocks):
+            sizes = self.mixture.tokens[positions], self.mixture.tiles[positions]
+            bound += lower_bound(*sizes, self.packing.max_tokens, self.packing.max_tiles)
+            samples, tokens, tiles = samples + len(positions), tokens + int(sizes[0].sum()), tiles + int(sizes[1].sum())
+        return {
+            "packs": float(packs),
+            "samples_per_pack": samples / packs,
+            "token_fill": tokens / packs / self.packing.max_tokens,
+            "tile_fill": tiles / packs / self.packing.max_tiles,
+            "efficiency": bound / packs,
+        }
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle without the lock and without what can be planned again."""
+        return {
+            name: getattr(self, name) for name in ("mixture", "packing", "seed", "cost", "packs_per_step", "_anchors")
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore with empty memory."""
+        anchors = state.pop("_anchors")
+        Plan.__init__(self, **state)
+        self._anchors = anchors
+
+    def _plan_window(self, window: int) -> list[Pack]:
+        """Put like costs into one step, and the steps into random order.
+
+        Sorting makes the ranks of a step wait less for each other (max/mean cost 1.05 -> 1.01 at 64 ranks); the random
+        order keeps the window from running from cheap to dear.
+        """
+        packs = self._stream(window * self.window_size, self.window_size)
+        costs = np.array([self._cost(positions) for _, positions in packs])
+        steps = np.argsort(costs, kind="stable").reshape(-1, self.packs_per_step)
+        rng = np.random.default_rng([self.seed, window, _WINDOW_STREAM])
+        ordered = [step[i] for step in rng.permutation(steps) for i in balanced_order(costs[step])]
+        source_id, sample = self.mixture.source_id, self.mixture.sample
+        return [
+            Pack(epoch, tuple(zip(source_id[rows].tolist(), sample[rows].tolist(), strict=True)))
+            for epoch, rows in (packs[i] for i in ordered)
+        ]
+
+    def _stream(self, start: int, count: int) -> list[tuple[int, NDArray[np.int64]]]:
+        """Read packs `start` to `start + count` of the ungrouped stream, as (epoch, positions of samples)."""
+        at = self.anchor(start)
+        packs: list[tuple[int, NDArray[np.int64]]] = []
+        while len(packs) < count:
+            block = self._block(at.epoch, at.block)
+            begin = max(0, start - at.first_pack)
+            packs += [(at.epoch, positions) for positions in block[begin : begin + count - len(packs)]]
+            last = at.block + 1 >= self._num_blocks(at.epoch)
+            at = Anchor(at.first_pack + len(block), at.epoch + last, 0 if last else at.block + 1)
+            self._remember(at)
+        return packs
+
+    def _block(self, epoch: int, block: int) -> list[NDArray[np.int64]]:
+        """Return the packs of one block as positions in the mixture."""
+        return self._blocks.get((epoch, block), lambda: self._plan_block(epoch, block))
+
+    def _plan_block(self, epoch: int, block: int) -> list[NDArray[np.int64]]:
+        """Pack one block, independent of all others. An epoch is cut into equal blocks: no tiny last one."""
+        order, count = self._order(epoch), self._num_blocks(epoch)
+        if count == 0:
+            return []
+        rows = order[len(order) * block // count : len(order) * (block + 1) // count]
+        rng = np.random.default_rng([self.seed, epoch, block, _BLOCK_STREAM])
+        limits = self.packing.max_tokens, self.packing.max_tiles
+        return [rows[pack] for pack in pack_block(self.mixture.tokens[rows], self.mixture.tiles[rows], *limits, rng)]
+
+    def _order(self, epoch: int) -> NDArray[np.int64]:
+        """Return the order of an epoch's samples."""
+        return self._orders.get(epoch, lambda: self.mixture.epoch_samples(self.seed, epoch))
+
+    def _num_blocks(self, epoch: int) -> int:
+        """Count the blocks of an epoch; 0 if chance gave it no sample (a small source with repeat < 1)."""
+        return -(-len(self._order(epoch)) // self.packing.block_size)
+
+    def _cost(self, positions: NDArray[np.int64]) -> float:
+        """Model the cost of one pack."""
+        tokens, tiles = self.mixture.tokens[positions], self.mixture.tiles[positions]
+        squares = float(np.square(tokens).sum())
+        return (
+            self.cost.tokens * float(tokens.sum())
+            + self.cost.tokens_squared * squares
+            + self.cost.tiles * int(tiles.sum())
+        )
+
+    def _remember(self, anchor: Anchor) -> None:
+        """Insert an anchor unless it is known."""
+        place = bisect_right(self._anchors, anchor) - 1
+        if place < 0 or self._anchors[place] != anchor:
+            insort(self._anchors, anchor)
+
+
+def balanced_order(costs: NDArray[np.float64]) -> list[int]:
+    """Order packs so that contiguous slices of equal length cost about the same, for any number of ranks.
+
+    Cheapest and dearest are paired, then pairs with pairs, while the number of groups is even; halves, quarters and
+    further contiguous parts are then balanced.
+
+    Args:
+        costs: (n,).
+    Returns:
+        A permutation of 0..n-1.
+    """
+    groups = [([int(i)], float(costs[i])) for i in np.argsort(costs, kind="stable")]
+    while len(groups) > 1 and len(groups) % 2 == 0:
+        pairs = zip(groups[: len(groups) // 2], reversed(groups[len(groups) // 2 :]), strict=True)
+        groups = sorted(((a + b, x + y) for (a, x), (b, y) in pairs), key=lambda group: group[1])
+    return [i for members, _ in groups for i in members]
+
+
+class _Kept(Generic[T]):
+    """Remember the values that were used last."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._values: OrderedDict[Hashable, T] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def peek(self, key: Hashable) -> T | None:
+        """Return the value of `key` if it is remembered."""
+        return self._values.get(key)
+
+    def get(self, key: Hashable, compute: Callable[[], T]) -> T:
+        """Return the value of `key`, computing it where it is not remembered."""
+        if key not in self._values:
+            self._values[key] = compute()
+        self._values.move_to_end(key)
+        if len(self._values) > self._capacity:
+            self._values.popitem(last=False)
+        return self._values[key]
+
+    def values(self) -> list[T]:
+        """Return what is remembered."""
+        return list(self._values.values())

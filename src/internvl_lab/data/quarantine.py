@@ -1,0 +1,91 @@
+"""Write down samples that fail while training, and stop the run when there are too many."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from internvl_lab.errors import ShardError
+
+logger = logging.getLogger(__name__)
+
+MIN_JUDGED = 1000
+"""The share of bad samples is taken of at least this many, so that one early fault does not stop a run."""
+
+
+def too_many(num_bad: int, num_seen: int, max_share: float) -> bool:
+    """Tell whether `num_bad` of `num_seen` samples exceed the share, taken of at least `MIN_JUDGED`."""
+    return num_bad > max_share * max(num_seen, MIN_JUDGED)
+
+
+class QuarantineLog:
+    """Append one JSON line per bad sample: {key, shard, reason, detail, step}.
+
+    Lives in the main process; the counts start anew with each process.
+
+    Args:
+        path: the file, usually `quarantine.jsonl` in the run folder; made when the first line comes.
+        max_bad_share: share of samples that may be bad.
+        max_bad_in_row: bad samples without a good one between them at which the run stops.
+    """
+
+    def __init__(self, path: Path, max_bad_share: float, max_bad_in_row: int) -> None:
+        self.path, self.max_bad_share, self.max_bad_in_row = Path(path), max_bad_share, max_bad_in_row
+        self.num_seen = self.num_bad = self.in_row = 0
+
+    def record(
+        self, planned: Sequence[tuple[str, str]], bad_samples: Sequence[tuple[str, str, str]], step: int
+    ) -> None:
+        """Account for one pack.
+
+        Args:
+            planned: (key, shard) of every sample that the plan put into the pack, in order.
+            bad_samples: (key, reason, detail) of those that failed, in the same order.
+            step: optimizer step that the pack belongs to.
+        Raises:
+            ShardError: too large a share or too many in a row are bad; names the last one.
+        """
+        bad = list(bad_samples)
+        for key, shard in planned:
+            self.num_seen += 1
+            if not bad or bad[0][0] != key:
+                self.in_row = 0
+                continue
+            _, reason, detail = bad.pop(0)
+            self.num_bad, self.in_row = self.num_bad + 1, self.in_row + 1
+            self._write({"key": key, "shard": shard, "reason": reason, "detail": detail, "step": step})
+            self._judge(f"{key} in {shard}: {reason} ({detail})")
+
+    def cut_back(self, step: int) -> None:
+        """Forget lines of `step` and later: a resumed run writes them again. A torn last line is dropped as well."""
+        if not self.path.exists():
+            return
+        kept = []
+        for line in self.path.read_text(encoding="utf-8").splitlines():
+            try:
+                if json.loads(line)["step"] < step:
+                    kept.append(line + "\n")
+            except (ValueError, KeyError, TypeError):
+                continue
+        temporary = self.path.with_name(self.path.name + ".partial")
+        temporary.write_text("".join(kept), encoding="utf-8")
+        temporary.replace(self.path)
+
+    def _write(self, entry: dict[str, object]) -> None:
+        """Append one line."""
+        logger.warning("sample %(key)s in %(shard)s is left out: %(reason)s (%(detail)s)", entry)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+
+    def _judge(self, last: str) -> None:
+        """Stop the run when the limits are passed."""
+        if self.in_row >= self.max_bad_in_row:
+            raise ShardError(f"{self.in_row} samples in a row cannot be read (data.max_bad_in_row); the last is {last}")
+        if too_many(self.num_bad, self.num_seen, self.max_bad_share):
+            raise ShardError(
+                f"{self.num_bad} of {self.num_seen} samples cannot be read "
+                f"(data.max_bad_share={self.max_bad_share}); the last is {last}"
+            )

@@ -1,0 +1,182 @@
+"""Write WebDataset shards, from samples in memory or from the authors' JSONL with image files.
+
+```
+annotation.jsonl + image files ── read_jsonl_samples ──> RawSample ── write_shards ──> shard-000000.tar ...
+                                        └─ SampleError ──> the caller counts it (`convert`: rejected.jsonl)
+```
+
+A shard holds KEY.json and KEY.<n>.<ext> for each sample. Its bytes depend on the samples alone (no time, no user), and
+it appears under its final name only when it is complete.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from internvl_lab.data.records import parse_record, read_jsonl
+from internvl_lab.data.transforms import read_image_size
+from internvl_lab.data.video import read_frames
+from internvl_lab.errors import ConfigError, SampleError
+
+logger = logging.getLogger(__name__)
+
+SHARD_NAME = "shard-{:06d}.tar"
+_KEY = re.compile(r"^[^./][^.]*$")
+"""Keys hold no dot: webdataset splits member names at the first one."""
+
+
+@dataclass(frozen=True)
+class RawSample:
+    """Hold one sample as it is stored: its JSON object and its image files."""
+
+    key: str
+    record: dict[str, Any]
+    """The authors' format; see `records.parse_record`."""
+    images: tuple[tuple[str, bytes], ...]
+    """(extension, file bytes) in placeholder order; a video's are its frames."""
+
+
+def write_shards(
+    samples: Iterable[RawSample],
+    out_dir: Path,
+    samples_per_shard: int,
+    progress: bool = False,
+    total: int | None = None,
+) -> list[Path]:
+    """Write samples into numbered shards, each complete or absent.
+
+    Args:
+        samples: in the order in which they are stored; consumed lazily.
+        progress, total: draw a progress bar, over `total` samples where known.
+    Returns:
+        The shards written, in order; empty where there were no samples.
+    Raises:
+        ConfigError: `samples_per_shard` below 1.
+        ValueError: a key that is empty, holds a dot or starts with a slash.
+    """
+    if samples_per_shard < 1:
+        raise ConfigError(f"samples_per_shard={samples_per_shard} must be at least 1")
+    out_dir = Path(out_dir)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    stream = iter(samples)
+    written: list[Path] = []
+    with progress_bar(progress) as bar:
+        task = bar.add_task(f"shards in {out_dir.name}", total=total)
+        for first in stream:  # streams inside a shard too: a thousand scanned pages do not fit in memory everywhere
+            path = out_dir / SHARD_NAME.format(len(written))
+            rest = islice(stream, samples_per_shard - 1)
+            _write_shard(bar.track(chain([first], rest), task_id=task), path)
+            written.append(path)
+    return written
+
+
+def progress_bar(enabled: bool) -> Progress:
+    """Build the progress bar that all long data jobs share."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, disable=not enabled)
+
+
+def _write_shard(samples: Iterable[RawSample], path: Path) -> None:
+    """Write one tar beside its final name and move it there when all bytes are on disk."""
+    from webdataset.writer import (
+        TarWriter,
+    )  # here, because webdataset takes a second to import and readers do not need it
+
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as file:
+            with TarWriter(file, user="root", group="root", mtime=0, encoder=False) as tar:
+                for sample in samples:
+                    tar.write(_members(sample))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _members(sample: RawSample) -> dict[str, str | bytes]:
+    """Lay out one sample as webdataset's writer wants it: suffix to bytes."""
+    if not _KEY.match(sample.key):
+        raise ValueError(f"key {sample.key!r} must not be empty, hold a dot or start with a slash")
+    members: dict[str, str | bytes] = {"__key__": sample.key}
+    for number, (extension, data) in enumerate(sample.images):
+        members[f"{number}.{extension}"] = data
+    members["json"] = json.dumps(sample.record, ensure_ascii=False).encode()
+    return members
+
+
+def read_jsonl_samples(
+    annotation: Path, root: Path, *, prefix: str | None = None, min_frames: int = 8, max_frames: int = 32
+) -> Iterator[RawSample | SampleError]:
+    """Read the authors' JSONL with its image files.
+
+    Args:
+        annotation: the JSONL file.
+        root: folder that the paths in it are relative to; none may leave it.
+        prefix: beginning of the keys, PREFIX-LINE; None = the annotation's name. Ids of the data are not used, because
+            they repeat in many public sets; they stay in the record.
+        min_frames, max_frames: how many frames stand for a video (drawn once, from the key).
+    Yields:
+        Each usable sample, or in its place the SampleError that says why not: those of `read_jsonl`, `parse_record`,
+        `read_image_size` and `read_frames`, and `missing_file`, `path_outside_root`, `remote_path`, `video_clip`.
+    """
+    annotation, root = Path(annotation), Path(root)
+    stem = re.sub(r"[^A-Za-z0-9_-]", "_", annotation.stem if prefix is None else prefix)
+    for number, raw in read_jsonl(annotation):
+        key = f"{stem}-{number:08d}"
+        if isinstance(raw, SampleError):
+            yield SampleError(key, raw.reason, f"{annotation.name}:{number} {raw.detail}")
+            continue
+        try:
+            yield _read_sample(raw, key, root, min_frames, max_frames)
+        except SampleError as error:
+            yield error
+
+
+def _read_sample(raw: dict[str, Any], key: str, root: Path, min_frames: int, max_frames: int) -> RawSample:
+    """Load one record's files and check it as the index will."""
+    if isinstance(raw.get("video"), str) and raw["video"]:
+        if raw.get("clip") is not None:
+            raise SampleError(key, "video_clip", "`clip` is in seconds, frames have no clock: cut the video first")
+        rng = np.random.default_rng(zlib.crc32(key.encode()))
+        images = read_frames(_inside(root, raw["video"], key), key, min_frames, max_frames, rng)
+    else:
+        names = parse_record(raw, key).images
+        images = [_read_file(_inside(root, name, key), key) for name in names]
+    for _, data in images:
+        read_image_size(data, key)
+    parse_record(raw, key, len(images))
+    return RawSample(key, raw, tuple(images))
+
+
+def _inside(root: Path, name: str, key: str) -> Path:
+    """Join a path of the annotation to its root, refusing what lies elsewhere."""
+    if "://" in name:
+        raise SampleError(key, "remote_path", f"{name}: download the files and give a local root")
+    base = os.path.abspath(root)
+    path = os.path.normpath(os.path.join(base, name))
+    if os.path.commonpath([base, path]) != base:
+        raise SampleError(key, "path_outside_root", f"{name} leaves {root}")
+    return Path(path)
+
+
+def _read_file(path: Path, key: str) -> tuple[str, bytes]:
+    """Read an image file as (extension, bytes)."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise SampleError(key, "missing_file", f"{path}: {error.strerror}") from error
+    return path.suffix.lower().lstrip(".") or "jpg", data

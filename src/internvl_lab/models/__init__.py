@@ -1,0 +1,29 @@
+"""The model: plain torch and transformers, no Lightning, no Hydra, no data."""
+
+from internvl_lab.models.attention import BACKENDS, Backend, resolve
+from internvl_lab.models.flops import pack_cost, step_flops
+from internvl_lab.models.internvl import PART_OF_MODULE, InternVL, part_of
+from internvl_lab.models.language import build_language
+from internvl_lab.models.loss_head import TokenLosses
+from internvl_lab.models.projector import build_projector, pixel_unshuffle
+from internvl_lab.models.sizes import build_on_meta, count_parameters
+from internvl_lab.models.vision import build_vision, set_drop_path
+
+__all__ = [
+    "BACKENDS",
+    "PART_OF_MODULE",
+    "Backend",
+    "InternVL",
+    "TokenLosses",
+    "build_language",
+    "build_on_meta",
+    "build_projector",
+    "build_vision",
+    "count_parameters",
+    "pack_cost",
+    "part_of",
+    "pixel_unshuffle",
+    "resolve",
+    "set_drop_path",
+    "step_flops",
+]

@@ -1,0 +1,198 @@
+"""Run an experiment: the only module that knows every room, and builds every part once.
+
+    RunConfig ─ plan? ─ launcher and weights fit? ─ sweep? ──> run_study (a process a row)
+                                                  └ one run:
+      with_shards ─> for each stage: model ─ initialise ─ module + datamodule ─ Trainer.fit ─ hand-over (run_stage)
+                  ─> evaluation on `val` ─> report.md metrics.json *.png ─> finished.json
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from rich.console import Console
+from rich.logging import RichHandler
+
+from internvl_lab.checkpoints import check_sources, load_model, stage_done, stage_weights
+from internvl_lab.config import InitConfig, RunConfig
+from internvl_lab.constants import PARTS
+from internvl_lab.errors import ConfigError
+from internvl_lab.evaluation import EvaluationResult, evaluate, show, write_report
+from internvl_lab.prepare import build_template, refuse_multirun_launcher, with_shards
+from internvl_lab.run_folder import RunFolder
+from internvl_lab.run_plan import print_plan
+from internvl_lab.run_stage import StageRunner
+from internvl_lab.run_study import run_sweep
+from internvl_lab.text import ChatTemplate
+from internvl_lab.tracking import (
+    CsvLog,
+    WandbLog,
+    build_wandb,
+    config_hash,
+    git_revision,
+    package_versions,
+    write_identity,
+)
+from internvl_lab.training import silence_lightning
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """Say how a run was asked for."""
+
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """The resolved configuration as plain containers: hashed, and kept in the run folder."""
+    overrides: tuple[str, ...] = ()
+    multirun: bool = False
+
+
+def run(config: RunConfig, invocation: Invocation) -> float | None:
+    """Run what `config` describes and return its score, if it has one.
+
+    Raises:
+        InternVLLabError: one of its subclasses, with one clear sentence.
+    """
+    _set_up_logging()
+    if config.plan:
+        print_plan(config)
+        return None
+    refuse_multirun_launcher(config.trainer, invocation.multirun)
+    check_sources(config.init_from, config.model)
+    if not config.stages and not config.sweep.axes:
+        raise ConfigError("nothing to run: choose a recipe or a stage")
+    if _is_study(config, invocation):
+        return run_sweep(config, invocation.overrides, config_hash(invocation.settings))
+    return _run_single(config, invocation)
+
+
+def _is_study(config: RunConfig, invocation: Invocation) -> bool:
+    """A sweep expands, unless Hydra sweeps itself or the swept axis was chosen by hand (DESIGN 3.10)."""
+    chosen = {override.split("=")[0].lstrip("+~") for override in invocation.overrides}
+    return bool(config.sweep.axes) and not invocation.multirun and not chosen & set(config.sweep.axes)
+
+
+def _run_single(config: RunConfig, invocation: Invocation) -> float | None:
+    """Run all stages, evaluate, report; continue where an earlier start was stopped."""
+    run_hash = config_hash(invocation.settings)
+    folder = RunFolder(Path(config.paths.output_dir) / config.experiment / run_hash)
+    rank = rank_zero_only.rank or 0
+    if folder.finished and not config.fresh:
+        log.info("this run is finished: %s (fresh=true runs it again)", folder.path)
+        folder.link_latest()
+        _show_paths(folder)
+        return _score(folder.result)
+    if rank == 0:
+        if folder.open(config.fresh):
+            log.info("resuming the unfinished run in %s", folder.path)
+        write_identity(folder.path, invocation.settings, invocation.overrides)
+    if threads := config.trainer.get("num_threads"):
+        torch.set_num_threads(int(threads))
+    config = with_shards(config)
+    template = build_template(config)
+    csv, wandb = CsvLog(folder.path), build_wandb(folder.path, config.logger.get("wandb"), invocation.settings)
+    identity = {"config": run_hash, "revision": git_revision(), "versions": package_versions()}
+    weights = _run_stages(config, StageRunner(config, template, folder, csv, wandb, identity))
+    if rank != 0:
+        return None
+    result = _evaluate(config, template, weights, folder) if config.evaluation.enabled else None
+    return _finish(config, folder, result, wandb, identity)
+
+
+def _run_stages(config: RunConfig, runner: StageRunner) -> Path:
+    """Run the stages in order, each from the weights of the one before; return the last weights."""
+    init, offset, weights = config.init_from, 0, Path()
+    for stage in config.stages.values():
+        if stage_done(runner.folder.path, stage.name):
+            log.info("%s: finished before", stage.name)
+            weights = stage_weights(runner.folder.path, stage.name)
+        else:
+            weights = runner.run(stage, init, offset)
+        init = InitConfig(**dict.fromkeys(PARTS, str(weights)))
+        offset += stage.max_steps
+    return weights
+
+
+def _evaluate(config: RunConfig, template: ChatTemplate, weights: Path, folder: RunFolder) -> EvaluationResult | None:
+    """Score the final weights on the held-out mixture, where there is one."""
+    sources = list(config.data.mixtures.get("val", {}).values())
+    if not sources or not Path(sources[0].shards).is_dir():
+        log.warning("no held-out shards (data.mixtures.val): nothing is evaluated")
+        return None
+    return evaluate(
+        load_model(weights, attention=config.model.attention),
+        template,
+        config.tiling,
+        Path(sources[0].shards),
+        config.evaluation,
+        predictions_dir=folder.path / "predictions",
+        progress=Console().is_terminal,
+    )
+
+
+def _finish(
+    config: RunConfig,
+    folder: RunFolder,
+    result: EvaluationResult | None,
+    wandb: WandbLog | None,
+    identity: Mapping[str, Any],
+) -> float | None:
+    """Write the report, hand it to W&B, close the run, and show where everything is."""
+    outcome: dict[str, Any] = {"seed": config.seed}
+    if result is not None:
+        paths = write_report(
+            folder.path,
+            result,
+            train_s=folder.elapsed_s,
+            seed=config.seed,
+            title=f"{config.experiment}: {config.model.vision.name} + {config.model.language.name}",
+            settings=dict(identity),
+        )
+        show(result, paths)
+        outcome |= result.metrics()
+        if wandb is not None:
+            _log_report(wandb, result, paths)
+    if wandb is not None:
+        wandb.finish()
+    folder.finish(outcome | {"train_s": round(folder.elapsed_s(), 1)})
+    _show_paths(folder)
+    return _score(outcome)
+
+
+def _log_report(wandb: WandbLog, result: EvaluationResult, paths: Mapping[str, Path]) -> None:
+    """Show the report's table and pictures in W&B."""
+    metrics = result.metrics()
+    rows = [[name, t["score"], t["blind"], t["n"]] for name, t in metrics["tasks"].items()]
+    wandb.log_rows("val/tasks", ["task", "score", "blind", "n"], rows)
+    wandb.log_summary({"val/score": metrics["overall"]["score"], "val/blind": metrics["overall"]["blind"]})
+    wandb.log_summary({f"val/{name}/score": t["score"] for name, t in metrics["tasks"].items()})
+    wandb.log_images("val/report", [paths[name] for name in ("contact sheet", "loss curves") if name in paths])
+
+
+def _score(outcome: Mapping[str, Any]) -> float | None:
+    overall = outcome.get("overall")
+    return float(overall["score"]) if overall else None
+
+
+def _show_paths(folder: RunFolder) -> None:
+    log.info("run folder: %s (also %s)", folder.path, folder.path.parent.parent / "latest")
+
+
+def _set_up_logging() -> None:
+    """Log plain lines: rich on a terminal, bare text elsewhere."""
+    console = Console(file=sys.stdout)
+    handler: logging.Handler = logging.StreamHandler(sys.stdout)
+    if console.is_terminal:
+        handler = RichHandler(console=console, show_path=False, show_level=False, log_time_format="%H:%M:%S")
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler], force=True)
+    for noisy in ("httpx", "lightning.pytorch", "lightning.fabric", "filelock", "matplotlib"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    silence_lightning()

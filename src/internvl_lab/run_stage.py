@@ -1,0 +1,161 @@
+"""Run one stage: parts in, weights out.
+
+    weights of the stage before (or `init_from`) ─ initialise ─> InternVL ─ Trainer.fit ─> stages/<stage>/weights + done.json
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import ModelSummary
+
+from internvl_lab.checkpoints import initialise, stage_dir, stage_provenance, stage_weights, write_stage
+from internvl_lab.checkpoints.processor import ProcessorFiles
+from internvl_lab.config import InitConfig, RunConfig, StageConfig
+from internvl_lab.data import Batch, Cost
+from internvl_lab.data.datamodule import MultimodalDataModule
+from internvl_lab.models import InternVL, pack_cost, step_flops
+from internvl_lab.run_folder import RunFolder
+from internvl_lab.text import ChatTemplate
+from internvl_lab.tracking import CsvLog, WandbLog, last_values
+from internvl_lab.training import InternVLModule, build_callbacks, find_resume, loop_settings
+from internvl_lab.training.throughput import CUMULATIVE
+
+log = logging.getLogger(__name__)
+
+OWN_TRAINER_KEYS = ("num_threads",)
+"""Keys of the `trainer` group that are ours, not Lightning's."""
+
+
+@dataclass
+class StageRunner:
+    """Hold what the stages of one run share."""
+
+    config: RunConfig
+    template: ChatTemplate
+    folder: RunFolder
+    csv: CsvLog
+    wandb: WandbLog | None
+    identity: Mapping[str, Any]
+    """What a stage's provenance records of the run: hash, revision, versions."""
+
+    def run(self, stage: StageConfig, init: InitConfig, step_offset: int) -> Path:
+        """Train one stage from `init`, or from its newest checkpoint, and return its weights folder.
+
+        Args:
+            stage: what trains.
+            init: where the parts' weights come from.
+            step_offset: optimizer steps of the stages before.
+        Raises:
+            CheckpointError, MissingWeightsError, ResumeError, ShardError: as their names say.
+        """
+        config, run_dir = self.config, self.folder.path
+        checkpoints = stage_dir(run_dir, stage.name) / "checkpoints"
+        resume = Path(config.ckpt_path) if config.ckpt_path else find_resume(checkpoints)
+        if resume is None:
+            self.csv.cut_back(stage.name, 0)  # rows of a start that was killed before its first checkpoint
+        L.seed_everything(config.seed, verbose=False)
+        model = InternVL(config.model, self.template.context_id)
+        sources = initialise(model, init)
+        datamodule = MultimodalDataModule(
+            config, stage, self.template, Cost(*pack_cost(config.model, stage.trainable)), run_dir
+        )
+        module = InternVLModule(
+            model,
+            stage,
+            config.optimizer,
+            config.scheduler,
+            config.seed,
+            source_names=tuple(config.data.mixtures[stage.mixture]),
+            flops_fn=count_flops(config, stage),
+        )
+        trainer = self._trainer(stage, checkpoints, step_offset)
+        self._announce(stage, resume)
+        trainer.fit(module, datamodule=datamodule, ckpt_path=resume, weights_only=True)
+        if trainer.is_global_zero:
+            record = stage_provenance(stage.name, trainer.global_step, sources, str(self.identity["config"]))
+            files = ProcessorFiles(self.template, config.tiling)
+            write_stage(run_dir, stage.name, model, {**record, **self.identity}, tokenizer=files)
+        trainer.strategy.barrier()
+        return stage_weights(run_dir, stage.name)
+
+    def _trainer(self, stage: StageConfig, checkpoints: Path, step_offset: int) -> L.Trainer:
+        config = self.config
+        packs_per_step = stage.packs_per_step or config.packing.packs_per_step
+        options = {k: v for k, v in config.trainer.items() if k not in OWN_TRAINER_KEYS}
+        totals = last_values(self.folder.path, CUMULATIVE)
+        callbacks: list[L.Callback] = [
+            _Clock(self.folder),
+            *build_callbacks(
+                stage,
+                config.packing,
+                self.folder.path,
+                checkpoints,
+                step_offset=step_offset,
+                totals=totals,
+                journal=config.data.journal,
+                progress_bar=bool(config.callbacks.get("progress_bar", True)),
+            ),
+        ]
+        if config.callbacks.get("model_summary", True) and step_offset == 0:
+            callbacks.append(ModelSummary(max_depth=2))
+        loggers = [self.csv] if self.wandb is None else [self.csv, self.wandb]
+        world_size = _world_size(options)
+        return L.Trainer(
+            **{**options, **loop_settings(stage, packs_per_step, world_size)},
+            callbacks=callbacks,
+            logger=loggers,
+            enable_model_summary=False,
+            enable_progress_bar=bool(config.callbacks.get("progress_bar", True)),
+            default_root_dir=str(self.folder.path),
+        )
+
+    def _announce(self, stage: StageConfig, resume: Path | None) -> None:
+        trained = ", ".join(stage.trainable)
+        log.info("%s: trains %s for %d steps on %s", stage.name, trained, stage.max_steps, stage.mixture)
+        if resume is not None:
+            log.info("%s: resumes from %s", stage.name, resume)
+
+
+class _Clock(L.Callback):
+    """Keep the run's wall time on disk while it trains."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+
+    def on_train_batch_end(self, *_: Any, **__: Any) -> None:
+        """Note the time; cheap, at most every two seconds."""
+        self.folder.tick()
+
+
+def count_flops(config: RunConfig, stage: StageConfig) -> Callable[[Batch], float]:
+    """Return a function that counts the required FLOPs of training on a pack, head included."""
+
+    def count(batch: Batch) -> float:
+        lengths = batch.cu_seqlens.diff().to(torch.float64)
+        return step_flops(
+            config.model,
+            tokens=batch.num_tokens,
+            sum_sq=float((lengths * lengths).sum()),
+            tiles=batch.num_tiles,
+            supervised_rows=float((batch.loss_weights > 0).sum()),
+            trainable=stage.trainable,
+        )
+
+    return count
+
+
+def _world_size(options: Mapping[str, Any]) -> int:
+    """Count the processes Lightning will start; `auto` devices are asked of the accelerator."""
+    devices: Any = options.get("devices", 1)
+    if devices in ("auto", -1, "-1"):
+        devices = max(1, torch.cuda.device_count()) if options.get("accelerator") != "cpu" else 1
+    elif isinstance(devices, Sequence) and not isinstance(devices, str):
+        devices = len(devices)
+    return int(devices) * int(options.get("num_nodes", 1))

@@ -1,0 +1,16 @@
+"""Text: the tokenizer, the chat template with its loss mask, and a measure of repetition."""
+
+from internvl_lab.text.repetition import is_looping, repeated_ngram_share
+from internvl_lab.text.template import ChatTemplate, EncodedText, Turn
+from internvl_lab.text.tokenizer import load_tokenizer, tokenizer_fingerprint, train_tokenizer
+
+__all__ = [
+    "ChatTemplate",
+    "EncodedText",
+    "Turn",
+    "is_looping",
+    "load_tokenizer",
+    "repeated_ngram_share",
+    "tokenizer_fingerprint",
+    "train_tokenizer",
+]

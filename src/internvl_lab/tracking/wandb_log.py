@@ -1,0 +1,158 @@
+"""Weights & Biases: offline by default, one W&B run for a whole recipe, continued over restarts.
+
+The only place (with `read_back`) that knows wandb. Nothing here needs a network or an account unless
+`mode: online`; `wandb sync` uploads an offline run later.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from internvl_lab.errors import ConfigError
+from internvl_lab.tracking.append_only import replace_text
+
+AXES = ("tokens", "samples", "tiles", "flops")
+"""Cumulative counters that any other metric can be drawn over."""
+
+MODES = ("offline", "online", "disabled")
+ID_FILE = "wandb_id.txt"
+
+
+class WandbLog(WandbLogger):
+    """Log to one W&B run whose step axis (`trainer/global_step`) continues over the stages.
+
+    Args:
+        run_dir: folder of the run; `wandb/` and `wandb_id.txt` go into it.
+        mode: `offline` or `online`.
+        project, entity, name, group, tags: as W&B knows them; the default name is the run folder's.
+        config: the resolved configuration, shown beside the run.
+    """
+
+    def __init__(
+        self,
+        run_dir: Path,
+        *,
+        mode: str = "offline",
+        project: str = "internvl-lab",
+        entity: str | None = None,
+        name: str | None = None,
+        group: str | None = None,
+        tags: Sequence[str] = (),
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
+        # before wandb's first import: it would set up error reporting over the network
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+        import wandb
+
+        folder = Path(run_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        super().__init__(
+            name=name or folder.resolve().name,
+            save_dir=str(folder),
+            id=run_id(folder),
+            offline=mode == "offline",
+            project=project,
+            entity=entity,
+            group=group,
+            tags=list(tags),
+            config=dict(config or {}),
+            mode=mode,
+            settings=wandb.Settings(silent=True, console="off", x_disable_stats=True, disable_code=True),
+        )
+        self.stage = ""
+        self.step_offset = 0
+        self._axes_defined = False
+
+    def begin_stage(self, stage: str, step_offset: int = 0) -> None:
+        """Log what follows as steps of `stage`.
+
+        Args:
+            stage: name, logged in the column `stage`.
+            step_offset: optimizer steps of the stages before, added to every step.
+        """
+        self.stage, self.step_offset = stage, step_offset
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Log `metrics` at `step` of the current stage."""
+        if not self._axes_defined:
+            self._define_axes()
+        position = {"trainer/global_step": self.step_offset + (step or 0)}
+        stage = {"stage": self.stage} if self.stage else {}
+        self.experiment.log({**metrics, **stage, **position})
+
+    @rank_zero_only
+    def log_images(self, key: str, paths: Sequence[Path], captions: Sequence[str] | None = None) -> None:
+        """Log picture files under `key`; captions, when given, are as many as paths."""
+        import wandb
+
+        texts = captions if captions is not None else [path.stem for path in paths]
+        images = [wandb.Image(str(path), caption=text) for path, text in zip(paths, texts, strict=True)]
+        self.experiment.log({key: images})
+
+    @rank_zero_only
+    def log_rows(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Log a table; a cell that is a path to a picture is shown as the picture."""
+        import wandb
+
+        def cell(value: Any) -> Any:
+            return wandb.Image(str(value)) if isinstance(value, Path) else value
+
+        data = [[cell(value) for value in row] for row in rows]
+        self.experiment.log({key: wandb.Table(columns=list(columns), data=data)})
+
+    @rank_zero_only
+    def log_summary(self, values: Mapping[str, Any]) -> None:
+        """Set final values, for example scores, which W&B shows in its table of runs."""
+        self.experiment.summary.update(dict(values))
+
+    @rank_zero_only
+    def finish(self) -> None:
+        """Close the W&B run, so that its file is complete."""
+        if self._experiment is not None:
+            self._experiment.finish()
+            self._experiment = None
+            self._axes_defined = False
+
+    def _define_axes(self) -> None:
+        for axis in AXES:
+            self.experiment.define_metric(axis)
+        self._axes_defined = True
+
+
+def build_wandb(run_dir: Path, options: Mapping[str, Any] | None, config: Mapping[str, Any]) -> WandbLog | None:
+    """Build the W&B logger that `logger.wandb` describes.
+
+    Args:
+        run_dir: folder of the run.
+        options: keys `mode`, `project`, `entity`, `name`, `group`, `tags`; None = no W&B.
+        config: the resolved configuration.
+
+    Returns:
+        None when W&B is off.
+
+    Raises:
+        ConfigError: an unknown mode.
+    """
+    if options is None:
+        return None
+    chosen = dict(options)
+    mode = chosen.pop("mode", "offline")
+    if mode not in MODES:
+        raise ConfigError(f"logger.wandb.mode={mode!r} must be one of {', '.join(MODES)}")
+    return None if mode == "disabled" else WandbLog(run_dir, mode=mode, config=config, **chosen)
+
+
+def run_id(run_dir: Path) -> str:
+    """Return the W&B id of the run in `run_dir`, the same at every start; made at the first."""
+    path = run_dir / ID_FILE
+    if not path.is_file():
+        replace_text(path, uuid.uuid4().hex[:8] + "\n")
+    return path.read_text(encoding="utf-8").strip()

@@ -1,0 +1,35 @@
+"""Train one stage: the LightningModule, its exact loss, and one callback a concern."""
+
+from internvl_lab.training.checkpointing import StepCheckpoint, find_resume
+from internvl_lab.training.freezing import StageFreezing, describe_parts
+from internvl_lab.training.journal import Journal
+from internvl_lab.training.losses import StepResult, StepTotals
+from internvl_lab.training.metrics import MetricsWriter, write_metrics
+from internvl_lab.training.module import InternVLModule
+from internvl_lab.training.pack_monitor import PackMonitor
+from internvl_lab.training.progress import StageProgressBar
+from internvl_lab.training.resume import silence_lightning
+from internvl_lab.training.source_loss import SourceLossMonitor
+from internvl_lab.training.throughput import ThroughputMonitor
+from internvl_lab.training.trainer import accumulation_of, build_callbacks, loop_settings
+
+__all__ = [
+    "InternVLModule",
+    "Journal",
+    "MetricsWriter",
+    "PackMonitor",
+    "SourceLossMonitor",
+    "StageFreezing",
+    "StageProgressBar",
+    "StepCheckpoint",
+    "StepResult",
+    "StepTotals",
+    "ThroughputMonitor",
+    "accumulation_of",
+    "build_callbacks",
+    "describe_parts",
+    "find_resume",
+    "loop_settings",
+    "silence_lightning",
+    "write_metrics",
+]

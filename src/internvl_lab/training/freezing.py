@@ -1,0 +1,163 @@
+"""Freeze what a stage does not train, and prove it.
+
+`requires_grad_(False)` alone is not enough: a frozen encoder in train mode still drops paths, and a parameter
+that slipped into an optimizer group still decays. So the callback applies, verifies against the optimizer,
+keeps frozen parts in eval mode, and compares the frozen weights before and after training bit by bit.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from internvl_lab.config import StageConfig
+from internvl_lab.errors import CheckpointError, InternVLLabError
+from internvl_lab.training.module import as_step_module
+
+if TYPE_CHECKING:
+    from internvl_lab.models import InternVL
+
+log = logging.getLogger(__name__)
+
+
+class StageFreezing(L.Callback):
+    """Apply a stage's trainable parts, drop path rate and gradient checkpointing to the model.
+
+    Applied in `setup`, so before the optimizer is built and before DDP or FSDP wrap the model; verified when
+    training starts, which is after a checkpoint has been restored.
+
+    Args:
+        stage: the stage.
+    """
+
+    def __init__(self, stage: StageConfig) -> None:
+        self.stage = stage
+        self._fingerprints: dict[str, int] = {}
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Freeze, set drop path and checkpointing, and log a line per part."""
+        model = as_step_module(pl_module).model
+        apply_stage(model, self.stage)
+        for line in describe_parts(model):
+            log.info("%s", line)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Verify flags, optimizer groups and restored frozen weights; put frozen parts into eval mode.
+
+        Raises:
+            InternVLLabError: a parameter trains that should not, or the other way round.
+            CheckpointError: the restored frozen weights are not those the checkpoint was saved with.
+        """
+        model = as_step_module(pl_module).model
+        verify(model, self.stage, trainer.optimizers)
+        set_modes(model, self.stage)
+        self._compare(self._frozen_fingerprints(model), "after the checkpoint was restored")
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int) -> None:
+        """Put frozen parts back into eval mode if something called `train()`; costs a flag a part."""
+        set_modes(as_step_module(pl_module).model, self.stage)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Verify that no bit of a frozen part has changed.
+
+        Raises:
+            CheckpointError: names the part that has.
+        """
+        self._compare(self._frozen_fingerprints(as_step_module(pl_module).model), "during training")
+
+    def _frozen_fingerprints(self, model: InternVL) -> dict[str, int]:
+        frozen = ((name, part) for name, part in model.parts().items() if name not in self.stage.trainable)
+        return {name: fingerprint(part.parameters()) for name, part in frozen}
+
+    def _compare(self, current: dict[str, int], when: str) -> None:
+        expected, self._fingerprints = self._fingerprints or current, current
+        for name, value in current.items():
+            if expected.get(name, value) != value:
+                raise CheckpointError(f"stage {self.stage.name}: frozen part {name!r} has changed {when}")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the fingerprints of the frozen parts."""
+        return {"fingerprints": dict(self._fingerprints)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Expect the frozen parts of the checkpoint."""
+        self._fingerprints = dict(state_dict["fingerprints"])
+
+
+def apply_stage(model: InternVL, stage: StageConfig) -> None:
+    """Set `requires_grad`, modes, drop path rate and gradient checkpointing as the stage says."""
+    for name, part in model.parts().items():
+        part.requires_grad_(name in stage.trainable)
+    model.set_drop_path(stage.drop_path_rate)
+    model.set_gradient_checkpointing(stage.gradient_checkpointing)
+    model.train()
+    set_modes(model, stage)
+
+
+def set_modes(model: InternVL, stage: StageConfig) -> None:
+    """Put frozen parts into eval mode where the stage wants it; does nothing for parts that already are.
+
+    A frozen language model under gradient checkpointing stays in train mode: transformers recomputes in train
+    mode only, and without dropout the mode changes nothing else.
+    """
+    if not stage.frozen_eval:
+        return
+    for name, part in model.parts().items():
+        recomputed = name == "language" and name in stage.gradient_checkpointing
+        if name not in stage.trainable and not recomputed:
+            for module in _roots(part):
+                if module.training:
+                    module.eval()
+
+
+def _roots(part: nn.Module) -> list[nn.Module]:
+    """Return the modules a part consists of; a container made only to group them has no mode of its own."""
+    return list(part.children()) if isinstance(part, nn.ModuleDict | nn.ModuleList) else [part]
+
+
+def verify(model: InternVL, stage: StageConfig, optimizers: Iterable[Optimizer]) -> None:
+    """Check that exactly the stage's parts train.
+
+    Raises:
+        InternVLLabError: names the first parameter that is wrong.
+    """
+    optimized = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
+    for part_name, part in model.parts().items():
+        wanted = part_name in stage.trainable
+        for name, parameter in part.named_parameters():
+            if parameter.requires_grad != wanted or (id(parameter) in optimized) != wanted:
+                state = "must train but does not" if wanted else "must be frozen but is not"
+                raise InternVLLabError(f"stage {stage.name}: parameter {part_name}: {name} {state}")
+
+
+def describe_parts(model: InternVL) -> list[str]:
+    """Return one line per part: name, Frozen or TRAINABLE, and how many of its parameters train."""
+    lines = []
+    for name, part in model.parts().items():
+        total = sum(p.numel() for p in part.parameters())
+        training = sum(p.numel() for p in part.parameters() if p.requires_grad)
+        state = "TRAINABLE" if training else "Frozen"
+        lines.append(f"{name:<10} {state:<10} {training:>13,} of {total:>13,} parameters train")
+    return lines
+
+
+@torch.no_grad()
+def fingerprint(parameters: Iterable[Tensor]) -> int:
+    """Return a number that changes when any bit of the tensors does (sums of bit patterns, mixed by position).
+
+    One pass over the memory; on a GPU one number comes back per tensor.
+    """
+    mixed = 0
+    for parameter in parameters:
+        local = parameter.to_local() if hasattr(parameter, "to_local") else parameter
+        width = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[local.element_size()]
+        bits = local.detach().contiguous().view(width)
+        total = int(bits.sum(dtype=torch.int64).item())
+        mixed = (mixed * 1_000_003 + total) % (1 << 61)
+    return mixed

@@ -1,0 +1,32 @@
+"""Fixtures of the training tests."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+SCRIPT = Path(__file__).with_name("tiny_run.py")
+
+
+@pytest.fixture(scope="session")
+def tiny() -> ModuleType:
+    """Give the module `tiny_run`: a tiny model, its packs, a run of them."""
+    spec = importlib.util.spec_from_file_location("tiny_run", SCRIPT)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["tiny_run"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def tiny_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Give the command that runs `tiny_run` in a process of its own."""
+    source = Path(__file__).parents[2] / "src"
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(source), os.environ.get("PYTHONPATH", "")]))
+    return [sys.executable, str(SCRIPT)]
