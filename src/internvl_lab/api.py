@@ -5,9 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from internvl_lab.checkpoints import load_model, resolve_source, save_model, save_part, stage_weights
-from internvl_lab.checkpoints.processor import ProcessorFiles, load_processor
-from internvl_lab.checkpoints.tensors import PROVENANCE_FILE, WEIGHTS_FILE, read_json
+from internvl_lab.checkpoints import (
+    last_stage_weights,
+    load_model,
+    load_processor,
+    resolve_source,
+    save_model,
+    save_part,
+)
+from internvl_lab.checkpoints.files import read_json
+from internvl_lab.checkpoints.tensors import PROVENANCE_FILE, WEIGHTS_FILE
 from internvl_lab.config import RunConfig
 from internvl_lab.config.compose import compose as compose_config
 from internvl_lab.constants import PARTS
@@ -51,12 +58,7 @@ def weights_folder(source: str | Path) -> Path:
         CheckpointError: a run folder without a finished stage.
     """
     folder = Path(source)
-    if not (folder / "stages").is_dir():
-        return resolve_source(str(source))
-    done = sorted((folder / "stages").glob("*/done.json"), key=lambda path: path.stat().st_mtime)
-    if not done:
-        raise CheckpointError(f"{folder} holds no finished stage yet")
-    return stage_weights(folder, done[-1].parent.name)
+    return last_stage_weights(folder) if (folder / "stages").is_dir() else resolve_source(str(source))
 
 
 def export_asset(source: str | Path, parts: Sequence[str], out: Path) -> Path:
@@ -75,7 +77,7 @@ def export_asset(source: str | Path, parts: Sequence[str], out: Path) -> Path:
     model = load_model(folder)
     provenance = {k: v for k, v in read_json(folder / PROVENANCE_FILE).items() if k != "weights_sha256"}
     if set(parts) == set(PARTS):
-        save_model(model, out, provenance, "bfloat16", ProcessorFiles(*load_processor(folder)))
+        save_model(model, out, provenance, "bfloat16", *load_processor(folder))
     elif len(parts) == 1:
         save_part(model, parts[0], out, provenance, "bfloat16")
     else:

@@ -16,7 +16,6 @@ import torch
 from lightning.pytorch.callbacks import ModelSummary
 
 from internvl_lab.checkpoints import initialise, stage_dir, stage_provenance, stage_weights, write_stage
-from internvl_lab.checkpoints.processor import ProcessorFiles
 from internvl_lab.config import InitConfig, RunConfig, StageConfig
 from internvl_lab.data import Batch, Cost
 from internvl_lab.data.datamodule import MultimodalDataModule
@@ -80,8 +79,8 @@ class StageRunner:
         trainer.fit(module, datamodule=datamodule, ckpt_path=resume, weights_only=True)
         if trainer.is_global_zero:
             record = stage_provenance(stage.name, trainer.global_step, sources, str(self.identity["config"]))
-            files = ProcessorFiles(self.template, config.tiling)
-            write_stage(run_dir, stage.name, model, {**record, **self.identity}, tokenizer=files)
+            record |= self.identity
+            write_stage(run_dir, stage.name, model, record, template=self.template, tiling=config.tiling)
         trainer.strategy.barrier()
         return stage_weights(run_dir, stage.name)
 

@@ -194,7 +194,9 @@ def build(
     )
 
 
-def fit(run_dir: Path, stage: StageConfig, data: TinyData, module: InternVLModule | None = None, **settings: Any) -> Any:
+def fit(
+    run_dir: Path, stage: StageConfig, data: TinyData, module: InternVLModule | None = None, **settings: Any
+) -> Any:
     """Train, or continue from the newest checkpoint in the run folder; return the module."""
     module = module or tiny_module(stage)
     trainer = build(run_dir, stage, data, **settings)

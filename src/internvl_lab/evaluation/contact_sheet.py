@@ -27,7 +27,10 @@ FONT_SIZE = 16
 LINE_HEIGHT = 20
 MAX_LINES = 4
 """Lines shown of a question or an answer; longer ones end in an ellipsis."""
+LONGEST_LINE, SHORTEST_LINE = 60, 20
+"""Characters a line may have, depending on how wide they are."""
 MAX_FRAMES = 8
+"""Frames of a video that are shown."""
 
 BLACK, GREY, LIGHT = (20, 20, 20), (110, 110, 110), (226, 229, 233)
 GREEN, RED = (16, 124, 52), (192, 28, 28)
@@ -138,9 +141,13 @@ def _draw_boxes(image: Image.Image, example: Example) -> Image.Image:
 
 
 def _wrap(label: str, text: str, colour: Colour) -> list[tuple[str, Colour]]:
-    """Break a labelled text into lines of the cell's width."""
-    characters = int((CELL_WIDTH - 2 * MARGIN) / _font().getlength("n"))
-    lines = textwrap.wrap(f"{label}: {text}", characters, max_lines=MAX_LINES, placeholder=" …")
+    """Break a labelled text into lines that fit the cell, as long as the widest of them allows."""
+    width = CELL_WIDTH - 2 * MARGIN
+    lines: list[str] = []
+    for characters in range(LONGEST_LINE, SHORTEST_LINE - 1, -1):
+        lines = textwrap.wrap(f"{label}: {text}", characters, max_lines=MAX_LINES, placeholder=" …")
+        if all(_font().getlength(line) <= width for line in lines):
+            break
     return [(line, colour) for line in lines]
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -116,11 +116,11 @@ def _render_examples(result: EvaluationResult) -> str:
 
 def _render_settings(settings: Mapping[str, Any]) -> str:
     """List everything that produced the scores."""
-    rows = [(name, value if isinstance(value, str) else json.dumps(value)) for name, value in settings.items()]
-    return f"## Settings\n\n{markdown_table(('setting', 'value'), rows)}"
+    values = {name: value if isinstance(value, str) else json.dumps(value) for name, value in settings.items()}
+    return "## Settings\n\n" + "\n".join(f"- {name}: `{value}`" for name, value in values.items())
 
 
-def markdown_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def markdown_table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     """Render rows as a markdown table; long cells are cut, pipes and line breaks escaped."""
     lines = [head, ("---",) * len(head), *rows]
     return "\n".join("| " + " | ".join(_cell(value) for value in line) + " |" for line in lines)

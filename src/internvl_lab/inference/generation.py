@@ -176,7 +176,8 @@ class Generator:
         embeds = self.model.language_model.get_input_embeddings()(tokens[:, None])
         hidden = self._language(embeds, rows.mask, rows.positions, rows.cache)
         rows.positions = rows.positions + 1
-        return self.model.lm_head(hidden[:, -1])
+        logits: Tensor = self.model.lm_head(hidden[:, -1])
+        return logits
 
     def _language(self, embeds: Tensor, mask: Tensor, positions: Tensor, cache: DynamicCache) -> Tensor:
         """Run the language model on (B, q, D) with a 4D mask, growing the cache; returns (B, q, D)."""

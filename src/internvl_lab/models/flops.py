@@ -3,7 +3,8 @@
 A product of (m, k) and (k, n) counts 2 m k n. Only required work counts: no recomputation, causal attention at half its
 square, the head only on supervised rows. A trainable part costs three forwards (forward, input gradient,
 weight gradient), a frozen part with trainable parts below it two, a frozen part above nothing trainable one;
-attention scores have no weights, so wherever a gradient passes they cost three.
+attention scores have no weights, so wherever a gradient passes they cost three. Pixels need no gradient, so the
+patch embedding costs two at most.
 Source: research notes, section D; Kaplan et al. 2020, section 2.1 for the factor 2 N.
 """
 
@@ -15,14 +16,15 @@ from internvl_lab.config import ModelConfig
 from internvl_lab.constants import PARTS
 
 
-def vision_flops(config: ModelConfig) -> tuple[float, float]:
-    """Count the forward of one tile: (matrix products, attention scores)."""
+def vision_flops(config: ModelConfig) -> tuple[float, float, float]:
+    """Count the forward of one tile: (patch embedding, matrix products of the layers, attention scores)."""
     vision = config.vision
     num_patches = (vision.image_size // vision.patch_size) ** 2
     tokens, width = num_patches + 1, vision.hidden_size
-    patches = 2 * num_patches * 3 * vision.patch_size**2 * width
-    layer = 2 * tokens * (4 * width**2 + 2 * width * vision.intermediate_size)
-    return patches + vision.num_hidden_layers * layer, vision.num_hidden_layers * 4 * tokens**2 * width
+    patches = 2.0 * num_patches * 3 * vision.patch_size**2 * width
+    layer = 2.0 * tokens * (4 * width**2 + 2 * width * vision.intermediate_size)
+    scores = 4.0 * tokens**2 * width
+    return patches, vision.num_hidden_layers * layer, vision.num_hidden_layers * scores
 
 
 def projector_flops(config: ModelConfig) -> float:
@@ -86,9 +88,10 @@ def pack_cost(config: ModelConfig, trainable: Collection[str]) -> tuple[float, f
 
 def _tile_cost(config: ModelConfig, trainable: Collection[str]) -> float:
     """Count forward and backward of encoder and projector for one tile."""
-    products, squares = vision_flops(config)
+    patches, products, squares = vision_flops(config)
     weights, scores = _factors("vision", trainable)
-    return weights * products + scores * squares + _factors("projector", trainable)[0] * projector_flops(config)
+    encoder = min(weights, 2) * patches + weights * products + scores * squares
+    return encoder + _factors("projector", trainable)[0] * projector_flops(config)
 
 
 def _factors(part: str, trainable: Collection[str]) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_only
 
 from internvl_lab.tracking.append_only import complete_lines, replace_text, rows_until
 

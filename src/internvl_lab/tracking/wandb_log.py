@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import WandbLogger
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_only
 
 from internvl_lab.errors import ConfigError
 from internvl_lab.tracking.append_only import replace_text

@@ -50,7 +50,9 @@ class StepCheckpoint(L.Callback):
             for leftover in self.folder.glob(f"{_TEMPORARY_PREFIX}*"):
                 _remove(leftover)
 
-    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         """Save when a step that is due has just been finished."""
         between_steps = batch_idx % as_step_module(pl_module).accumulation == 0
         if between_steps and trainer.global_step % self.every == 0:

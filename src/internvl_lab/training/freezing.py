@@ -39,6 +39,7 @@ class StageFreezing(L.Callback):
     def __init__(self, stage: StageConfig) -> None:
         self.stage = stage
         self._fingerprints: dict[str, int] = {}
+        self._eval_modules: list[nn.Module] = []
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Freeze, set drop path and checkpointing, and log a line per part."""
@@ -56,12 +57,15 @@ class StageFreezing(L.Callback):
         """
         model = as_step_module(pl_module).model
         verify(model, self.stage, trainer.optimizers)
-        set_modes(model, self.stage)
+        self._eval_modules = eval_modules(model, self.stage)
+        keep_in_eval(self._eval_modules)
         self._compare(self._frozen_fingerprints(model), "after the checkpoint was restored")
 
-    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         """Put frozen parts back into eval mode if something called `train()`; costs a flag a part."""
-        set_modes(as_step_module(pl_module).model, self.stage)
+        keep_in_eval(self._eval_modules)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Verify that no bit of a frozen part has changed.
@@ -97,28 +101,30 @@ def apply_stage(model: InternVL, stage: StageConfig) -> None:
     model.set_drop_path(stage.drop_path_rate)
     model.set_gradient_checkpointing(stage.gradient_checkpointing)
     model.train()
-    set_modes(model, stage)
+    keep_in_eval(eval_modules(model, stage))
 
 
-def set_modes(model: InternVL, stage: StageConfig) -> None:
-    """Put frozen parts into eval mode where the stage wants it; does nothing for parts that already are.
+def eval_modules(model: InternVL, stage: StageConfig) -> list[nn.Module]:
+    """Return the modules that a stage keeps in eval mode: those of the frozen parts, if it wants that.
 
     A frozen language model under gradient checkpointing stays in train mode: transformers recomputes in train
     mode only, and without dropout the mode changes nothing else.
     """
-    if not stage.frozen_eval:
-        return
-    for name, part in model.parts().items():
-        recomputed = name == "language" and name in stage.gradient_checkpointing
-        if name not in stage.trainable and not recomputed:
-            for module in _roots(part):
-                if module.training:
-                    module.eval()
+    recomputed = {"language"} & set(stage.gradient_checkpointing)
+    names = set(model.parts()) - set(stage.trainable) - recomputed if stage.frozen_eval else set()
+    return [module for name, part in model.parts().items() if name in names for module in _roots(part)]
 
 
 def _roots(part: nn.Module) -> list[nn.Module]:
     """Return the modules a part consists of; a container made only to group them has no mode of its own."""
     return list(part.children()) if isinstance(part, nn.ModuleDict | nn.ModuleList) else [part]
+
+
+def keep_in_eval(modules: Iterable[nn.Module]) -> None:
+    """Put modules into eval mode; looks at one flag each, which `train()` on any ancestor sets."""
+    for module in modules:
+        if module.training:
+            module.eval()
 
 
 def verify(model: InternVL, stage: StageConfig, optimizers: Iterable[Optimizer]) -> None:

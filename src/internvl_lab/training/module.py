@@ -1,11 +1,11 @@
 """The LightningModule: one pack in, one exact optimizer step out.
 
-    training_step          pack -> sum of w*CE, not normalised; sums collected in StepTotals
-    (Lightning)            backward of loss / accumulation; DDP takes the mean over ranks
-    on_before_optimizer_step
-        totals summed over ranks (one collective) -> loss = sum w*CE / sum w, gradient norm
-        bad step?  gradients dropped, counted, samples named     (same decision on all ranks)
-        else       gradients * ranks * accumulation / sum w, clipped
+training_step          pack -> sum of w*CE, not normalised; sums collected in StepTotals
+(Lightning)            backward of loss / accumulation; DDP takes the mean over ranks
+on_before_optimizer_step
+    totals summed over ranks (one collective) -> loss = sum w*CE / sum w, gradient norm
+    bad step?  gradients dropped, counted, samples named     (same decision on all ranks)
+    else       gradients * ranks * accumulation / sum w, clipped
 """
 
 from __future__ import annotations
@@ -86,9 +86,11 @@ class InternVLModule(L.LightningModule):
         """Move a pack without Lightning's walk over its fields, which deep-copies the dataclass."""
         if device.type == "cpu":
             return batch
-        values = {f.name: getattr(batch, f.name) for f in fields(batch)}
-        moved = {k: v.to(device, non_blocking=True) for k, v in values.items() if isinstance(v, Tensor)}
-        return replace(batch, **moved)
+        values: dict[str, Any] = {f.name: getattr(batch, f.name) for f in fields(batch)}
+        for name, value in values.items():
+            if isinstance(value, Tensor):
+                values[name] = value.to(device, non_blocking=True)
+        return Batch(**values)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed drop path for this pack."""

@@ -32,11 +32,13 @@ class PackMonitor(L.Callback):
             return
         counts = module.last_step.counts
         self.skipped += int(counts["bad_samples"])
-        module.metrics.update({
-            "data/pack_fill_tokens": counts["tokens"] / (counts["packs"] * self.packing.max_tokens),
-            "data/pack_fill_tiles": counts["tiles"] / (counts["packs"] * self.packing.max_tiles),
-            "data/skipped": self.skipped,
-        })
+        module.metrics.update(
+            {
+                "data/pack_fill_tokens": counts["tokens"] / (counts["packs"] * self.packing.max_tokens),
+                "data/pack_fill_tiles": counts["tiles"] / (counts["packs"] * self.packing.max_tiles),
+                "data/skipped": self.skipped,
+            }
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Return the count, which a resumed run continues."""

@@ -36,7 +36,9 @@ class ThroughputMonitor(L.Callback):
         """Start the clock."""
         self._step_start = self._batch_end = time.perf_counter()
 
-    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         """Add the time since the batch before."""
         self._waited_s += time.perf_counter() - self._batch_end
 
@@ -53,12 +55,14 @@ class ThroughputMonitor(L.Callback):
             self.totals[name] += counts[name] if name == "flops" else int(counts[name])
         elapsed = max(now - self._step_start, 1e-9)
         module.metrics.update(self.totals)
-        module.metrics.update({
-            "perf/tokens_per_s": counts["tokens"] / elapsed,
-            "perf/tiles_per_s": counts["tiles"] / elapsed,
-            "perf/step_s": elapsed,
-            "perf/data_wait_s": self._waited_s,
-        })
+        module.metrics.update(
+            {
+                "perf/tokens_per_s": counts["tokens"] / elapsed,
+                "perf/tiles_per_s": counts["tiles"] / elapsed,
+                "perf/step_s": elapsed,
+                "perf/data_wait_s": self._waited_s,
+            }
+        )
         if self.peak_flops:
             module.metrics["perf/mfu"] = counts["flops"] / (elapsed * self.peak_flops * trainer.world_size)
         self._step_start, self._waited_s = now, 0.0

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,16 @@ def test_a_change_of_the_generator_makes_the_shards_again(tmp_path: Path, monkey
     monkeypatch.setattr(build, "source_hash", lambda: "changed")
     ensure_shards(cfg, tmp_path, num_processes=1)
     assert json.loads((folders["val"] / build.STAMP).read_text())["hash"] != first
+
+
+def test_text_is_written_when_asked_for(tmp_path: Path) -> None:
+    cfg = MiniworldConfig(num_pretrain=0, num_finetune=0, num_val=0, num_text=26)
+    folders = ensure_shards(cfg, tmp_path, num_processes=1)
+    assert list(folders) == ["text"]
+    with tarfile.open(next(folders["text"].glob("*.tar"))) as tar:
+        names = tar.getnames()
+    assert len(names) == 26
+    assert all(name.endswith("-text.json") for name in names)
 
 
 def test_source_hash_is_stable() -> None:

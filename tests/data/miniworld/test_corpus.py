@@ -13,3 +13,5 @@ def test_corpus_is_reproducible_and_has_words_but_no_random_strings() -> None:
     assert "circle" in everything
     assert "<box>[[" in everything
     assert not re.search(r"[A-Z][A-Z]", everything)
+    assert re.search(r"\[\[\d+, \d+, \d+, \d+\]\]", everything)  # numbers stay
+    assert all(texts)

@@ -6,6 +6,7 @@ import pytest
 
 from internvl_lab.data.miniworld import TASKS, generate_text, text_twin
 from internvl_lab.data.miniworld.sample import make_sample
+from internvl_lab.data.miniworld.text_twin import text_range
 from internvl_lab.data.records import parse_record
 from internvl_lab.errors import ConfigError
 
@@ -45,13 +46,23 @@ def test_text_only_has_no_twin() -> None:
 
 @pytest.mark.parametrize("split", ["pretrain", "finetune"])
 def test_generated_text_holds_every_task_and_no_picture(split: str) -> None:
-    samples = list(generate_text(split, 110, 0))
-    assert Counter(s.record["task"] for s in samples) == dict.fromkeys(TASKS, 10)
+    samples = list(generate_text(split, 130, 0))
+    assert Counter(s.record["task"] for s in samples) == dict.fromkeys(TASKS, 10) | {"text_only": 30}
+    assert len({s.key for s in samples}) == 130
     for sample in samples:
+        assert sample.key == sample.record["id"]
+        assert sample.key.endswith("-text")
         assert parse_record(sample.record, sample.key).images == ()
         text = "".join(turn["value"] for turn in sample.record["conversations"])
         assert "<image>" not in text
         assert "<video>" not in text
+
+
+def test_text_range_takes_both_training_splits_in_turn() -> None:
+    samples = list(text_range(0, 8, 0, ("ocr", "chart")))
+    assert [s.key.split("-")[0] for s in samples] == ["pretrain", "finetune"] * 4
+    assert [s.record["task"] for s in samples] == ["ocr", "ocr", "chart", "chart"] * 2
+    assert list(text_range(5, 8, 0, ("ocr", "chart"))) == samples[5:]
 
 
 def test_val_never_becomes_text() -> None:

@@ -1,5 +1,7 @@
 """Write the dataset as WebDataset shards, once: `root/<split>/*.tar` with a stamp beside them.
 
+Beside the three splits there is `text`: text twins of the training splits, for language pretraining.
+
 The stamp holds a hash of the settings and of this package's source, and the size of every shard.
 It is written last, so a build that was killed has none and starts again.
 """
@@ -22,10 +24,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from internvl_lab.config import MiniworldConfig
 from internvl_lab.data.miniworld.sample import check_choice, generate_range
+from internvl_lab.data.miniworld.text_twin import text_range
 from internvl_lab.data.shards import RawSample, write_shards
 
 logger = logging.getLogger(__name__)
 
+TEXT = "text"
 STAMP = "stamp.json"
 CHUNK = 64
 """Samples that one process makes at a time."""
@@ -42,10 +46,9 @@ def source_hash() -> str:
     return digest.hexdigest()[:16]
 
 
-def _split_hash(cfg: MiniworldConfig, split: str, num_samples: int) -> str:
+def _job_hash(job: Job, samples_per_shard: int) -> str:
     """Hash everything that the bytes of a split depend on."""
-    tasks = check_choice(split, cfg.tasks)
-    settings = [split, num_samples, cfg.seed, cfg.samples_per_shard, tasks, source_hash()]
+    settings = [*job, samples_per_shard, source_hash()]
     return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
 
 
@@ -62,6 +65,8 @@ def is_complete(folder: Path, expected_hash: str) -> bool:
 def _make_chunk(job: Job) -> list[RawSample]:
     """Make the samples of one job; runs in a worker process."""
     split, start, stop, seed, tasks = job
+    if split == TEXT:
+        return list(text_range(start, stop, seed, tasks))
     return list(generate_range(split, start, stop, seed, tasks))
 
 
@@ -102,9 +107,10 @@ def _write_split(folder: Path, job: Job, samples_per_shard: int, num_processes: 
     split, start, stop, _, _ = job
     shutil.rmtree(folder, ignore_errors=True)
     columns = (TextColumn(f"miniworld {split:<8}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    # Without automatic refresh no thread is running when the worker processes are forked.
+    with Progress(*columns, console=Console(stderr=True), auto_refresh=False) as progress:
         bar = progress.add_task(split, total=stop - start)
-        samples = make_parallel(job, num_processes, lambda number: progress.update(bar, advance=number))
+        samples = make_parallel(job, num_processes, lambda n: progress.update(bar, advance=n, refresh=True))
         paths = write_shards(samples, folder, samples_per_shard)
     stamp = {"hash": expected_hash, "samples": stop - start, "shards": {p.name: p.stat().st_size for p in paths}}
     partial = folder / f"{STAMP}.partial"
@@ -126,14 +132,15 @@ def ensure_shards(cfg: MiniworldConfig, root: Path, num_processes: int = 2) -> d
     Raises:
         ConfigError: unknown task.
     """
-    sizes = {"pretrain": cfg.num_pretrain, "finetune": cfg.num_finetune, "val": cfg.num_val}
+    sizes = {"pretrain": cfg.num_pretrain, "finetune": cfg.num_finetune, TEXT: cfg.num_text, "val": cfg.num_val}
+    tasks = check_choice("val", cfg.tasks)
     folders = {split: root / split for split, number in sizes.items() if number > 0}
     with _locked(root):
         for split, folder in folders.items():
-            expected = _split_hash(cfg, split, sizes[split])
+            job = (split, 0, sizes[split], cfg.seed, tasks)
+            expected = _job_hash(job, cfg.samples_per_shard)
             if is_complete(folder, expected):
                 logger.info("miniworld: %s is complete in %s", split, folder)
                 continue
-            job = (split, 0, sizes[split], cfg.seed, check_choice(split, cfg.tasks))
             _write_split(folder, job, cfg.samples_per_shard, num_processes, expected)
     return folders

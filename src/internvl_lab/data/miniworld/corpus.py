@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from internvl_lab.data.miniworld.text_twin import generate_text
 
-_RANDOM_STRING = re.compile(r"\b[A-Z0-9]{2,}\b")
+_RANDOM_STRING = re.compile(r"\b(?=[0-9]*[A-Z])[A-Z0-9]{2,}\b")
 
 
 def tokenizer_corpus(num_samples: int, seed: int) -> Iterator[str]:
@@ -19,4 +19,6 @@ def tokenizer_corpus(num_samples: int, seed: int) -> Iterator[str]:
     for split in ("pretrain", "finetune"):
         for sample in generate_text(split, num_samples // 2, seed):
             for turn in sample.record["conversations"]:
-                yield _RANDOM_STRING.sub("", turn["value"])
+                text = _RANDOM_STRING.sub("", turn["value"])
+                if text:
+                    yield text

@@ -1,0 +1,22 @@
+"""Measurements against named peers: same samples, same weights, same dtype, one run (`make bench`)."""
+
+from internvl_lab.bench.head import HeadSetting, bench_head
+from internvl_lab.bench.report import Report, write_json
+from internvl_lab.bench.samples import WORKLOADS, Workload, draw_samples, pack_samples
+from internvl_lab.bench.step import bench_step
+from internvl_lab.bench.timing import Reading, interleave, one_thread
+
+__all__ = [
+    "WORKLOADS",
+    "HeadSetting",
+    "Reading",
+    "Report",
+    "Workload",
+    "bench_head",
+    "bench_step",
+    "draw_samples",
+    "interleave",
+    "one_thread",
+    "pack_samples",
+    "write_json",
+]

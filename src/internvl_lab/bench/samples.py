@@ -1,0 +1,136 @@
+"""Synthetic samples of the shape of the report's data, so that the bench needs neither data nor weights.
+
+    Workload ── draw_samples ──> [Sample] ── pack_samples ──> packs of [Sample]
+
+A quarter of the samples has no image, the others 1 to 13 tiles; text lengths are log-normal. At 112 px this gives
+about 43 % visual tokens and 26 % supervised ones. Source: research notes, training engine, section E.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from internvl_lab.config import LanguageConfig, ModelConfig, VisionConfig
+from internvl_lab.constants import IGNORE_INDEX, IMAGE_CONTEXT_TOKEN, SPECIAL_TOKENS
+from internvl_lab.data.encoding import Sample
+from internvl_lab.data.packing import pack_block
+
+_TEXT_ONLY_SHARE = 0.25
+_SUPERVISED_SHARE = 0.45
+"""Of a sample's text: the answer at its end."""
+_TEXT_SIGMA = 0.7
+"""Of the logarithm of the text length."""
+_MIN_TEXT = 8
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Describe a model and the samples it is measured on."""
+
+    model: ModelConfig
+    num_samples: int = 48
+    batch_size: int = 4
+    """Samples of a padded batch."""
+    pack_tokens: int = 2048
+    max_tiles: int = 13
+    """Most tiles of one sample."""
+    median_text: int = 75
+    """Median text tokens of a sample; the longest text has eight times as many."""
+
+    @property
+    def image_token_id(self) -> int:
+        """Return the id of `<IMG_CONTEXT>`: the nine added tokens end the vocabulary."""
+        return self.num_plain_ids + SPECIAL_TOKENS.index(IMAGE_CONTEXT_TOKEN)
+
+    @property
+    def num_plain_ids(self) -> int:
+        """Count the ids of ordinary text."""
+        return self.model.language.vocab_size - len(SPECIAL_TOKENS)
+
+    def with_dtype(self, dtype: str) -> Workload:
+        """Return the same workload with parameters of another type."""
+        return replace(self, model=replace(self.model, dtype=dtype))
+
+
+_SMALL = ModelConfig(
+    vision=VisionConfig(
+        name="bench_vit",
+        hidden_size=192,
+        num_hidden_layers=6,
+        num_attention_heads=3,
+        intermediate_size=768,
+        image_size=112,
+    ),
+    language=LanguageConfig(
+        name="bench_qwen2",
+        hidden_size=256,
+        num_hidden_layers=6,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        intermediate_size=1024,
+        vocab_size=32000,
+    ),
+    attention="sdpa_docs",
+)
+_TINY = replace(
+    _SMALL,
+    vision=replace(
+        _SMALL.vision, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, image_size=56
+    ),
+    language=replace(
+        _SMALL.language,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        intermediate_size=32,
+        vocab_size=96,
+    ),
+)
+WORKLOADS = {
+    "small": Workload(_SMALL),
+    "tiny": Workload(_TINY, num_samples=8, batch_size=2, pack_tokens=160, max_tiles=3, median_text=12),
+}
+"""`small` is what `make bench` measures; `tiny` is for tests, its figures mean nothing."""
+
+
+def draw_samples(workload: Workload, seed: int = 0) -> list[Sample]:
+    """Draw the samples of a workload, in arrival order; a pure function of its arguments.
+
+    Returns:
+        Samples of at most `pack_tokens` tokens: visual tokens, question, answer; only the answer is supervised.
+    """
+    rng = np.random.default_rng(seed)
+    return [_draw_sample(workload, str(number), rng) for number in range(workload.num_samples)]
+
+
+def pack_samples(samples: list[Sample], max_tokens: int, seed: int = 0) -> list[list[Sample]]:
+    """Distribute samples over packs of at most `max_tokens` tokens, with the packer that training uses."""
+    tokens = np.array([len(sample.input_ids) for sample in samples])
+    tiles = np.array([len(sample.tiles) for sample in samples])
+    packs = pack_block(tokens, tiles, max_tokens, max(1, int(tiles.sum())), np.random.default_rng(seed))
+    return [[samples[position] for position in pack] for pack in packs]
+
+
+def _draw_sample(workload: Workload, key: str, rng: np.random.Generator) -> Sample:
+    num_tiles = 0 if rng.random() < _TEXT_ONLY_SHARE else int(rng.integers(1, workload.max_tiles + 1))
+    visual = num_tiles * workload.model.num_visual_tokens
+    longest = min(8 * workload.median_text, workload.pack_tokens - visual)
+    text = int(np.clip(workload.median_text * np.exp(_TEXT_SIGMA * rng.standard_normal()), _MIN_TEXT, longest))
+    text_ids = rng.integers(0, workload.num_plain_ids, text)
+    input_ids = np.concatenate((np.full(visual, workload.image_token_id), text_ids)).astype(np.int32)
+    targets = np.append(input_ids[1:], IGNORE_INDEX)
+    answer = max(1, round(_SUPERVISED_SHARE * text))
+    targets[: -1 - answer] = IGNORE_INDEX
+    edge = workload.model.vision.image_size
+    return Sample(
+        key=key,
+        input_ids=input_ids,
+        labels=targets.astype(np.int32),
+        loss_weights=(targets != IGNORE_INDEX).astype(np.float32),
+        tiles=rng.integers(0, 256, (num_tiles, 3, edge, edge), dtype=np.uint8),
+        source_id=0,
+        task="",
+    )
