@@ -58,9 +58,11 @@ def with_shards(config: RunConfig) -> RunConfig:
         # a folder per configuration, because two of them in one would make each other's shards anew
         name = hashlib.blake2b(repr(settings).encode(), digest_size=4).hexdigest()
         folders = ensure_shards(settings, Path(config.paths.data_dir) / f"miniworld-{name}")
+    used = {stage.mixture for stage in config.stages.values()} | {"val"}
     mixtures = {
         name: {source: _located(value, folders) for source, value in sources.items()}
         for name, sources in config.data.mixtures.items()
+        if name in used
     }
     return replace(config, data=replace(config.data, mixtures=mixtures))
 

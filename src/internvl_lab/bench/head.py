@@ -95,7 +95,7 @@ def supervised_mean(head: nn.Linear, hidden: Tensor, labels: Tensor, byte_budget
 
 
 def naive_mean(head: nn.Linear, hidden: Tensor, labels: Tensor) -> Tensor:
-    """Return () the mean loss through fp32 logits of all rows, as transformers does; hidden (1, T, D), labels (1, T)."""
+    """Return () the mean loss through fp32 logits of all rows, transformers' way; hidden (1, T, D), labels (1, T)."""
     return F.cross_entropy(head(hidden).float().flatten(0, 1), labels.flatten(), ignore_index=IGNORE_INDEX)
 
 

@@ -34,18 +34,19 @@ def write_json(report: Report, path: Path) -> None:
     path.write_text(json.dumps(asdict(report), indent=2) + "\n", encoding="utf-8")
 
 
-def tables(report: Report) -> list[Table]:
-    """Lay out the figures of all variants, and the ratios."""
-    figures = Table(title=report.device, caption=", ".join(f"{key} {value}" for key, value in report.setting.items()))
-    figures.add_column("variant")
+def summary_table(report: Report) -> Table:
+    """Lay out the figures of all variants, and what was measured."""
+    table = Table("variant", title=report.device, caption=", ".join(f"{k} {v}" for k, v in report.setting.items()))
     for figure in report.ours:
-        figures.add_column(figure.replace("_", " "), justify="right")
+        table.add_column(figure.replace("_", " "), justify="right")
     for name, values in {"ours": report.ours, **report.peers}.items():
-        figures.add_row(name, *(_cell(values[figure]) for figure in report.ours))
-    ratios = Table("ours / peer", "ratio")
-    for name, ratio in report.ratios.items():
-        ratios.add_row(name, f"{ratio:.2f}")
-    return [figures, ratios]
+        table.add_row(name, *(_cell(values[figure]) for figure in report.ours))
+    return table
+
+
+def ratio_line(report: Report) -> str:
+    """Write the ratios in one line."""
+    return "ours / peer: " + ", ".join(f"{name} {ratio:.2f}" for name, ratio in report.ratios.items())
 
 
 def check_same_loss(losses: Mapping[str, float], tolerance: float) -> None:
@@ -63,8 +64,15 @@ def check_same_loss(losses: Mapping[str, float], tolerance: float) -> None:
 
 
 def _cell(value: Any) -> str:
+    """Format a figure; repeats as their median and half their range in per cent of it."""
     if value is None:
         return "-"
     if isinstance(value, dict):
-        return f"{value['median']:.4g} ({value['min']:.4g}–{value['max']:.4g})"
-    return f"{value:.5g}"
+        half_range = (value["max"] - value["min"]) / 2 / value["median"]
+        return f"{_number(value['median'])} ±{half_range:.0%}"
+    return _number(value)
+
+
+def _number(value: float) -> str:
+    """Format four significant digits, without an exponent where that is short."""
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"

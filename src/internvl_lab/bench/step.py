@@ -15,7 +15,7 @@ per second of CPU time; ratios are ours over the peer's, above 1 = ours is faste
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np

@@ -29,11 +29,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(args: argparse.Namespace) -> None:
-    """Measure, show the tables, write the JSON file."""
+    """Measure, show the table, write the JSON file."""
     from rich.console import Console
 
     from internvl_lab.bench import write_json
-    from internvl_lab.bench.report import tables
+    from internvl_lab.bench.report import ratio_line, summary_table
     from internvl_lab.errors import ConfigError
 
     if args.repeats < 1:
@@ -41,7 +41,9 @@ def execute(args: argparse.Namespace) -> None:
     report = _step(args) if args.measurement == "step" else _head(args)
     if args.json:  # first, so that a terminal's trouble cannot lose a measurement
         write_json(report, args.json)
-    Console().print(*tables(report))
+    console = Console()
+    console.print(summary_table(report))
+    console.print(ratio_line(report))
 
 
 def _step(args: argparse.Namespace) -> Report:

@@ -1,0 +1,44 @@
+"""Files and folders appear whole or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from internvl_lab.checkpoints.files import new_folder, read_json, write_json
+from internvl_lab.errors import CheckpointError
+
+
+def test_json_round_trips_and_leaves_no_temporary(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"b": [1, "ß"]})
+    assert read_json(tmp_path / "a.json") == {"b": [1, "ß"]}
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+@pytest.mark.parametrize("content", [None, "{", "[1]"])
+def test_unreadable_json_names_the_file(content: str | None, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "a.json").write_text(content)
+    with pytest.raises(CheckpointError, match=r"a\.json"):
+        read_json(tmp_path / "a.json")
+
+
+def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "weights"
+    for name in ("old", "new"):
+        with new_folder(folder) as new:
+            (new / name).write_text(name)
+    assert [path.name for path in folder.iterdir()] == ["new"]
+    assert [path.name for path in folder.parent.iterdir()] == ["weights"]
+
+
+def test_a_failed_write_leaves_the_old_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "weights"
+    with new_folder(folder) as new:
+        (new / "old").write_text("old")
+    with pytest.raises(RuntimeError), new_folder(folder) as new:
+        (new / "half").write_text("half")
+        raise RuntimeError
+    assert [path.name for path in folder.iterdir()] == ["old"]
+    assert [path.name for path in tmp_path.iterdir()] == ["weights"]
