@@ -58,7 +58,7 @@ def test_a_stage_killed_before_the_mark_is_not_finished(
         with pytest.raises(KeyboardInterrupt):
             write_stage(run_dir, "stage1", make_model(seed=1), {})
     assert not stage_done(run_dir, "stage1")
-    with pytest.raises(CheckpointError, match="stage1 .* not finished"):
+    with pytest.raises(CheckpointError, match=r"stage1 .* not finished"):
         stage_weights(run_dir, "stage1")
     write_stage(run_dir, "stage1", make_model(seed=2), {})
     assert stage_done(run_dir, "stage1")

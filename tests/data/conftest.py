@@ -48,7 +48,9 @@ def sample(i: int) -> RawSample:
         return RawSample(key, {"id": i, "task": "text_only", "conversations": talk(answer=answer)}, ())
     if kind == 1:
         image = (("png", picture(30 + i % 50, 40, i)),)
-        return RawSample(key, {"id": i, "task": "one", "image": f"{i}.png", "conversations": talk(answer=answer)}, image)
+        return RawSample(
+            key, {"id": i, "task": "one", "image": f"{i}.png", "conversations": talk(answer=answer)}, image
+        )
     images = tuple(("jpg", picture(40, 30, i + n, "JPEG")) for n in range(kind))
     if kind == 2:
         record = {"image": ["a.jpg", "b.jpg"], "conversations": talk("<image> or <image>?", answer)}

@@ -49,7 +49,9 @@ def test_convert(meta: Path, tmp_path: Path, template: ChatTemplate) -> None:
     index = build_index(out / "one", template)
     assert index.key.tolist() == ["one-00000001", "one-00000002", "one-00000004"]
     assert index.kind.tolist() == [1, 0, 1]
-    mixture = {name: SourceConfig(**entry) for name, entry in yaml.safe_load((out / "mixture.yaml").read_text()).items()}
+    mixture = {
+        name: SourceConfig(**entry) for name, entry in yaml.safe_load((out / "mixture.yaml").read_text()).items()
+    }
     assert mixture["one"] == SourceConfig(shards=str(out / "one"), repeat=2.0, max_tiles=6, jpeg=True)
     assert mixture["two"] == SourceConfig(shards=str(out / "two"), repeat=0.5, jpeg=False)
 

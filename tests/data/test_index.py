@@ -130,7 +130,9 @@ def test_damaged_shard_is_fatal_and_named(folder: Path, template: ChatTemplate, 
         build_index(folder, template, num_workers)
 
 
-def test_key_in_two_shards_is_a_problem_of_the_later(tmp_path: Path, template: ChatTemplate, kit: SimpleNamespace) -> None:
+def test_key_in_two_shards_is_a_problem_of_the_later(
+    tmp_path: Path, template: ChatTemplate, kit: SimpleNamespace
+) -> None:
     kit.write_tar(tmp_path / "a.tar", [("x.json", kit.record_bytes(task="first"))])
     kit.write_tar(tmp_path / "b.tar", [("x.json", kit.record_bytes()), ("y.json", kit.record_bytes())])
     index = build_index(tmp_path, template)

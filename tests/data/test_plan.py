@@ -29,7 +29,9 @@ def stream(plan: Plan, count: int) -> list[Pack]:
 
 def cost_of(plan: Plan, pack: Pack) -> float:
     tokens, tiles = np.array([plan.mixture.size_of(*sample) for sample in pack.samples]).T
-    return float(plan.cost.tokens * tokens.sum() + plan.cost.tokens_squared * (tokens**2).sum() + plan.cost.tiles * tiles.sum())
+    return float(
+        plan.cost.tokens * tokens.sum() + plan.cost.tokens_squared * (tokens**2).sum() + plan.cost.tiles * tiles.sum()
+    )
 
 
 def test_every_sample_once_an_epoch_within_the_limits(make_plan: MakePlan) -> None:
@@ -124,10 +126,14 @@ def test_balanced_order_is_a_permutation(costs: list[float]) -> None:
 
 @pytest.mark.parametrize("ranks", [2, 4, 8])
 def test_contiguous_slices_cost_alike(ranks: int) -> None:
-    costs = np.random.default_rng(0).lognormal(0, 0.5, 64)
-    sums = costs[balanced_order(costs)].reshape(ranks, -1).sum(1)
-    shuffled = np.random.default_rng(1).permutation(costs).reshape(ranks, -1).sum(1)
-    assert sums.max() / sums.mean() < 1.02 < shuffled.max() / shuffled.mean()
+    def imbalance(costs: np.ndarray) -> float:
+        sums = costs.reshape(ranks, -1).sum(1)
+        return float(sums.max() / sums.mean())
+
+    steps = np.random.default_rng(0).normal(1, 0.1, (20, 64))  # a step holds like costs
+    ordered = np.mean([imbalance(costs[balanced_order(costs)]) for costs in steps])
+    print(ranks, ordered, np.mean([imbalance(costs) for costs in steps]))
+    assert ordered < 1.002 < np.mean([imbalance(costs) for costs in steps])
 
 
 def test_fingerprint_covers_settings_not_seed(make_plan: MakePlan, kit: SimpleNamespace) -> None:
@@ -181,7 +187,7 @@ def test_large_mixture_plans_in_time(mixture: Mixture, kit: SimpleNamespace) -> 
     plan = Plan(large, PackingConfig(packs_per_step=8), 0, kit.cost, 8)
     start = time.process_time()
     plan.pack(0)
-    assert time.process_time() - start < 2.0  # one block of 8192: measured 0.3 s
+    assert time.process_time() - start < 2.0  # one block of 8192: measured 0.2 s
 
 
 def test_refusal(make_plan: MakePlan) -> None:

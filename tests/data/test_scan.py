@@ -54,7 +54,9 @@ def test_kinds_tokens_and_sizes(kit: SimpleNamespace, template: ChatTemplate, tm
 def test_grouping_equals_webdataset() -> None:
     names = ["a.json", "a.0.jpg", "d/b.c.json", "noext", "d.e/c.json", "a.1.jpg", ".hidden.json", "x.tar.gz"]
     groups = [
-        (key, suffix) for key, parts in group_members([Member(n, 0, 0) for n in names], ShardScan("s")) for suffix in parts
+        (key, suffix)
+        for key, parts in group_members([Member(n, 0, 0) for n in names], ShardScan("s"))
+        for suffix in parts
     ]
     assert groups == [pair for pair in map(base_plus_ext, names) if pair[0] is not None]
 

@@ -27,7 +27,9 @@ def test_round_trip_through_webdataset(kit: SimpleNamespace, tmp_path: Path) -> 
         assert [item[f"{n}.{ext}"] for n, (ext, _) in enumerate(sample.images)] == [data for _, data in sample.images]
 
 
-def test_bytes_depend_on_the_samples_alone(kit: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bytes_depend_on_the_samples_alone(
+    kit: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = write_shards([kit.sample(i) for i in range(4)], tmp_path / "a", 4)[0].read_bytes()
     monkeypatch.setattr("time.time", lambda: 12345.0)
     monkeypatch.setenv("USER", "somebody")

@@ -56,11 +56,15 @@ def losses_by_hand(model: Any, batch: Batch) -> tuple[torch.Tensor, float]:
     return (entropy * batch.loss_weights[0]).sum(), batch.loss_weights.sum().item()
 
 
-def close(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], rel: float = 1e-5) -> None:
-    """Compare gradients relative to the largest entry of each."""
+def close(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
+    """Compare gradients, 1e-5 relative to each tensor's largest entry.
+
+    Biases of keys have gradient zero (softmax does not see them) and hold rounding noise: hence the floor.
+    """
     assert a.keys() == b.keys()
+    floor = 1e-7 * max(expected.abs().max() for expected in b.values())
     for name, expected in b.items():
-        assert (a[name] - expected).abs().max() <= rel * expected.abs().max().clamp(min=1e-6), name
+        assert (a[name] - expected).abs().max() <= 1e-5 * expected.abs().max() + floor, name
 
 
 @pytest.mark.parametrize("averaging", ["token", "sample", "square"])
@@ -140,7 +144,7 @@ def test_a_non_finite_step_changes_nothing_and_training_goes_on(
     data = tiny.TinyData(4, 1, poisoned(tiny, {2}))
     with caplog.at_level(logging.WARNING):
         tiny.fit(run_dir, tiny.tiny_stage(4), data, callbacks=[watch])
-    first, second, third, fourth = watch.weights
+    _, second, third, fourth = watch.weights
     assert all(torch.equal(second[k], third[k]) for k in second)
     assert torch.equal(watch.moments[1], watch.moments[2])
     assert any(not torch.equal(third[k], fourth[k]) for k in third)
@@ -228,7 +232,8 @@ def test_two_ranks_train_as_one(tiny_command: list[str], tmp_path: Path) -> None
     for ranks in (1, 2):
         run(tiny_command, tmp_path / str(ranks), "--devices", ranks, "--packs", 4, "--steps", 6)
     one, two = (torch.load(tmp_path / str(ranks) / "final.pt") for ranks in (1, 2))
-    close(two, one, rel=1e-4)
+    for name, weight in one.items():  # measured 8e-9
+        assert torch.allclose(two[name], weight, rtol=0, atol=1e-6), name
     rows_one, rows_two = (read_metrics(tmp_path / str(ranks)) for ranks in (1, 2))
     assert rows_one.keys() == rows_two.keys()
     for key in rows_one:

@@ -75,17 +75,16 @@ def build_runs(setting: HeadSetting, seed: int = 0) -> dict[str, Callable[[], fl
     """Build both variants over the same tensors; each runs forward and backward and returns its mean loss."""
     generator = torch.Generator().manual_seed(seed)
     dtype = _DTYPES[setting.dtype]
-    head = nn.Linear(setting.hidden_size, setting.vocab_size, bias=False, device="meta", dtype=dtype).to_empty(
-        device="cpu"
-    )
+    head = nn.Linear(setting.hidden_size, setting.vocab_size, bias=False, dtype=dtype)
     nn.init.normal_(head.weight, 0.0, 0.02, generator=generator)
     hidden = torch.randn(1, setting.rows, setting.hidden_size, generator=generator).to(dtype).requires_grad_()
     labels = torch.randint(0, setting.vocab_size, (1, setting.rows), generator=generator)
-    ignored = torch.randperm(setting.rows, generator=generator)[
-        max(1, round(setting.rows * setting.supervised_share)) :
-    ]
-    labels[0, ignored] = IGNORE_INDEX
-    losses = {"ours": partial(supervised_mean, byte_budget=setting.logits_byte_budget), "naive": naive_mean}
+    num_targets = max(1, round(setting.rows * setting.supervised_share))
+    labels[0, torch.randperm(setting.rows, generator=generator)[num_targets:]] = IGNORE_INDEX
+    losses: dict[str, Callable[..., Tensor]] = {
+        "ours": partial(supervised_mean, byte_budget=setting.logits_byte_budget),
+        "naive": naive_mean,
+    }
     return {name: partial(_forward_backward, loss_of, head, hidden, labels) for name, loss_of in losses.items()}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -58,7 +59,8 @@ def check_same_loss(losses: Mapping[str, float], tolerance: float) -> None:
     Raises:
         InternVLLabError: they differ, or are no numbers.
     """
-    if not max(losses.values()) - min(losses.values()) <= tolerance:
+    values = losses.values()
+    if not all(map(math.isfinite, values)) or max(values) - min(values) > tolerance:
         listed = ", ".join(f"{name} {loss:.6f}" for name, loss in losses.items())
         raise InternVLLabError(f"the variants' losses differ by more than {tolerance:g}, nothing to compare: {listed}")
 

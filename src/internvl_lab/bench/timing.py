@@ -53,7 +53,7 @@ def one_thread() -> Iterator[None]:
 
 def measure(run: Callable[[], float]) -> Reading:
     """Run once and read CPU time and memory."""
-    _release_memory()
+    _trim_memory()
     before = _resident_mib("VmRSS") if _reset_peak() else None
     started = time.process_time()
     value = run()
@@ -76,6 +76,7 @@ def interleave(runs: Mapping[str, Callable[[], float]], repeats: int) -> dict[st
     order = [names[(turn + first) % len(names)] for first in range(repeats) for turn in range(len(names))]
     readings: dict[str, list[Reading]] = {name: [] for name in names}
     console = Console(stderr=True)
+    gc.collect()
     for name in track(order, "measuring", console=console, transient=True, disable=not sys.stderr.isatty()):
         readings[name].append(measure(runs[name]))
     return readings
@@ -102,9 +103,8 @@ def describe_device() -> str:
     return f"cpu ({processor}), {torch.get_num_threads()} thread, torch {torch.__version__}, {load}"
 
 
-def _release_memory() -> None:
+def _trim_memory() -> None:
     """Give freed memory back to the system, so that a run does not hide its peak in another one's leavings."""
-    gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc only
     if trim is not None:
         trim(0)

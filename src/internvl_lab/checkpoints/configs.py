@@ -61,6 +61,8 @@ def from_native_config(content: Mapping[str, Any]) -> tuple[ModelConfig, int]:
     Raises:
         CheckpointError: a field is missing or unknown.
     """
+    if OUR_KEY not in content and content.get("model_type") != InternVLConfig.model_type:
+        raise CheckpointError(f"config.json describes no InternVL model: model_type={content.get('model_type')!r}")
     try:
         return _from_ours(content[OUR_KEY]) if OUR_KEY in content else _from_transformers(content)
     except (KeyError, TypeError) as error:

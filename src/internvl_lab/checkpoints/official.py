@@ -117,7 +117,7 @@ def load_official(folder: Path, attention: str = "auto", dtype: str = "float32")
 
 
 def iter_native(folder: Path, config: ModelConfig, parts: Collection[str]) -> Iterator[tuple[str, Tensor]]:
-    """Yield (native key, tensor) of the given parts; a tensor without counterpart keeps its name.
+    """Yield (native key, tensor of any shape) of the given parts; a tensor without counterpart keeps its name.
 
     Args:
         folder: a checkpoint in the authors' format.
@@ -138,7 +138,7 @@ def to_native(name: str, tensor: Tensor, language: LanguageConfig) -> list[tuple
 
     Args:
         name: the authors' key.
-        tensor: its value; `qkv` has rows in thirds, `wqkv` is grouped per key-value head.
+        tensor: any shape; `qkv` (3*C, C) has rows in thirds, `wqkv` is grouped per key-value head.
         language: says how many heads there are.
     Returns:
         (native key, tensor); an unknown name comes back unchanged, for the caller to report.

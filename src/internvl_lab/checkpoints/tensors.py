@@ -33,7 +33,7 @@ def native_name(name: str) -> str:
 
 
 def native_tensors(model: InternVL, parts: Collection[str]) -> dict[str, Tensor]:
-    """Map checkpoint keys to the model's own tensors (no copies), for the given parts."""
+    """Map checkpoint keys to the model's own tensors (any shape, no copies), for the given parts."""
     return {native_name(name): tensor for name, tensor in model.state_dict().items() if part_of(name) in parts}
 
 
@@ -58,7 +58,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def iter_tensors(folder: Path, wanted: Callable[[str], bool] = lambda name: True) -> Iterator[tuple[str, Tensor]]:
-    """Yield (name, tensor) of a folder's weights, holding one tensor at a time.
+    """Yield (name, tensor of any shape) of a folder's weights, holding one tensor at a time.
 
     Args:
         folder: a folder with `model.safetensors`, or with shards and their index.
@@ -99,7 +99,7 @@ def copy_into(model: InternVL, tensors: Iterable[tuple[str, Tensor]], parts: Col
 
     Args:
         model: the model; its other parts stay untouched.
-        tensors: (native key, tensor).
+        tensors: (native key, tensor of any shape).
         parts: every tensor of these must be given, and no others.
         origin: where the tensors come from, for messages.
     Raises:

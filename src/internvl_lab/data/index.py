@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, BinaryIO
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -147,7 +148,7 @@ class ShardIndex:
                 columns: dict[str, Any] = {name: data[name] for name in _COLUMNS}
                 names = [str(name) for name in data["shard_names"]]
                 return cls(folder=folder, shard_names=names, stamps=data["stamps"], problems=problems, **columns)
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
             raise ShardError(f"index {path} cannot be read: {error}") from error
 
 

@@ -117,13 +117,13 @@ def tile_attention(
 
     Args:
         module: the attention layer.
-        query, key, value: (N, H, 1 + P, d).
+        query, key, value: (N, H, 1+P, d).
         attention_mask: always None; part of transformers' signature.
         scaling: factor of the scores; None = 1 / sqrt(d).
         dropout: probability of dropping an attention weight.
         kwargs: further arguments of transformers' signature, without effect.
     Returns:
-        (N, 1 + P, H, d) and None (no attention weights).
+        (N, 1+P, H, d) and None (no attention weights).
     """
     with _kernel_inputs(query, key, value) as (q, k, v):
         attended = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scaling)

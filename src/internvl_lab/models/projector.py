@@ -1,6 +1,6 @@
 """From patches to visual tokens: pixel unshuffle, then transformers' two-layer MLP.
 
-(N, 1 + P, C) -> drop CLS -> (N, h, w, C) -> pixel unshuffle -> (N, V, 4C) -> LN, Linear, GELU, Linear -> (N, V, D)
+(N, 1+P, C) -> drop CLS -> (N, h, w, C) -> pixel unshuffle -> (N, V, 4C) -> LN, Linear, GELU, Linear -> (N, V, D)
 """
 
 from __future__ import annotations

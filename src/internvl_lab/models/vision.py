@@ -1,6 +1,6 @@
 """InternViT: transformers' encoder plus what the report trains with, stochastic depth.
 
-    pixel_values (N, 3, H, W) -> patches + CLS (N, 1 + P, C) -> L pre-norm layers -> (N, 1 + P, C)
+    pixel_values (N, 3, H, W) -> patches + CLS (N, 1+P, C) -> L pre-norm layers -> (N, 1+P, C)
 
 There is no final norm (transformers' `use_mean_pooling` removes it), as in the authors' model.
 transformers' layer has no drop path; ours adds it on both residual branches. It also adds the scaled
@@ -52,7 +52,7 @@ class VisionLayer(InternVLVisionLayer):
     drop_path_rate: float = 0.0
 
     def forward(self, hidden_states: Tensor) -> Tensor:
-        """Run one layer: (N, 1 + P, C) -> (N, 1 + P, C)."""
+        """Run one layer: (N, 1+P, C) -> (N, 1+P, C)."""
         attended, _ = self.attention(self.layernorm_before(hidden_states))
         hidden_states = torch.addcmul(hidden_states, attended, self._branch_scale(self.lambda_1, hidden_states))
         widened = self.mlp(self.layernorm_after(hidden_states))

@@ -82,6 +82,7 @@ def silence_lightning() -> None:
         "You have overridden `transfer_batch_to_device`",
         ".*isinstance\\(treespec, LeafSpec\\).*",
         ".*does not have many workers",
+        "Total length of `list` across ranks is zero",  # no validation packs
     ):
         warnings.filterwarnings("ignore", message=message)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)

@@ -1,0 +1,183 @@
+"""Compare the rows of a study: table for the terminal, picture, report and metrics.
+
+::
+
+    study_dir/report.md        table, picture, failed rows
+              metrics.json     {"rows": [{"label", "status", "score", "gain_over_baseline", "tasks", ...}]}
+              comparison.png   scores by task with standard errors; loss against tokens
+              study.csv        written by the study
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+
+from internvl_lab.errors import ConfigError
+from internvl_lab.scaling.curves import read_loss
+from internvl_lab.scaling.table import DONE, FILE_NAME, RowResult
+from internvl_lab.tracking.append_only import replace_text
+
+COLUMNS = ("row", "parameters", "score", "± s.e.", "vs baseline", "blind", "final loss", "train s", "status")
+
+
+def write_comparison(
+    results: Sequence[RowResult],
+    study_dir: Path,
+    *,
+    title: str = "Study",
+    baseline: str | None = None,
+    console: Console | None = None,
+) -> dict[str, Path]:
+    """Write report, metrics and picture of a study, and print the table.
+
+    Args:
+        results: from `run_study`; failed rows are listed and left out of the picture.
+        study_dir: where everything goes.
+        title: heading, for example the claim that the study tests.
+        baseline: label of the row the others are compared with; None = the first.
+        console: where the table goes; None = standard output.
+    Returns:
+        Name to path of everything written.
+    Raises:
+        ConfigError: no rows, or no row of the baseline's label.
+    """
+    reference = _find_baseline(results, baseline)
+    paths = {"report": study_dir / "report.md", "metrics": study_dir / "metrics.json", "table": study_dir / FILE_NAME}
+    done = [result for result in results if result.status == DONE]
+    if done:
+        paths["comparison"] = study_dir / "comparison.png"
+        _draw(done, title, paths["comparison"])
+    rows = [{**asdict(r), "tasks": dict(r.tasks), "gain_over_baseline": gain(r, reference)} for r in results]
+    replace_text(paths["report"], _render(results, reference, title, "comparison" in paths))
+    replace_text(paths["metrics"], json.dumps({"baseline": reference.label, "rows": rows}, indent=1) + "\n")
+    console = console or Console()
+    console.print(comparison_table(results, reference, title))
+    for name, path in paths.items():
+        console.print(f"{name:<10}  {path}", soft_wrap=True, markup=False, highlight=False)
+    return paths
+
+
+def comparison_table(results: Sequence[RowResult], baseline: RowResult, title: str) -> Table:
+    """Lay out the rows of a study for the terminal."""
+    table = Table(title=title)
+    for name in COLUMNS:
+        table.add_column(name, justify="left" if name in ("row", "status") else "right")
+    for result in results:
+        table.add_row(*_cells(result, baseline), style="" if result.status == DONE else "red")
+    return table
+
+
+def gain(result: RowResult, baseline: RowResult) -> float | None:
+    """Return the score minus the baseline's; None where one of them has none."""
+    return None if result.score is None or baseline.score is None else result.score - baseline.score
+
+
+def _find_baseline(results: Sequence[RowResult], label: str | None) -> RowResult:
+    """Return the result of that label, or the first."""
+    for result in results:
+        if label in (None, result.label):
+            return result
+    raise ConfigError(
+        f"baseline {label!r} is no row of the study; rows: {', '.join(r.label for r in results) or 'none'}"
+    )
+
+
+def _cells(result: RowResult, baseline: RowResult) -> tuple[str, ...]:
+    """Format one row; a dash where a number is missing."""
+    difference = None if result is baseline else gain(result, baseline)
+    return (
+        result.label,
+        _number(result.params, ",d"),
+        _number(result.score, ".3f"),
+        _number(result.standard_error, ".3f"),
+        _number(difference, "+.3f"),
+        _number(result.blind, ".3f"),
+        _number(result.final_loss, ".4f"),
+        _number(result.train_s, ".0f"),
+        result.status,
+    )
+
+
+def _number(value: float | None, form: str) -> str:
+    """Format a number, or a dash for none."""
+    return "-" if value is None else format(value, form)
+
+
+def _render(results: Sequence[RowResult], baseline: RowResult, title: str, has_picture: bool) -> str:
+    """Return the report as markdown."""
+    lines = [f"# {title}", "", *_markdown(COLUMNS, [_cells(r, baseline) for r in results]), ""]
+    lines += [
+        f"Baseline: {baseline.label}. `± s.e.` is the standard error of the score from the number of questions; the "
+        "spread over seeds is not in it. `final loss` is the mean training loss over the last logged steps.",
+        "",
+    ]
+    if has_picture:
+        lines += ["![comparison](comparison.png)", ""]
+    if tasks := _task_names(results):
+        scored = [(r.label, *(_number(r.tasks.get(name), ".3f") for name in tasks)) for r in results]
+        lines += ["## Scores by task", "", *_markdown(("row", *tasks), scored), ""]
+    lines += ["## Runs", ""]
+    for r in results:
+        lines.append(f"- **{r.label}** `{r.overrides}` {r.status}, revision {r.revision or 'unknown'}: `{r.run_dir}`")
+        if r.error:
+            lines.append(f"  - {r.error}")
+    return "\n".join(lines) + "\n"
+
+
+def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Render a markdown table as lines."""
+    return ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows)]
+
+
+def _task_names(results: Sequence[RowResult]) -> list[str]:
+    """List the tasks of all rows in order of appearance."""
+    return list(dict.fromkeys(name for result in results for name in result.tasks))
+
+
+def _draw(results: Sequence[RowResult], title: str, path: Path) -> None:
+    """Draw scores by task above loss curves, and move the picture into place when it is complete."""
+    curves = {r.label: curve for r in results if (curve := read_loss(Path(r.run_dir))) is not None}
+    figure = Figure(figsize=(11, 8 if curves else 4.5), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title)
+    axes: Any = figure.subplots(2 if curves else 1, 1, squeeze=False)[:, 0]
+    _draw_scores(axes[0], results)
+    for result in results:
+        if (curve := curves.get(result.label)) is not None:
+            number = results.index(result)
+            axes[1].plot(curve.tokens, curve.smoothed(), color=f"C{number % 10}", lw=1.4, label=result.label)
+    if curves:
+        axes[1].set(xlabel="tokens", ylabel="training loss (moving average)")
+        axes[1].grid(alpha=0.3)
+        axes[1].legend(fontsize=8)
+    partial = path.with_name(f".{path.name}.partial")
+    figure.savefig(partial, format="png")
+    os.replace(partial, path)
+
+
+def _draw_scores(axes: Axes, results: Sequence[RowResult]) -> None:
+    """Draw grouped bars: the mean with its standard error first, then every task."""
+    tasks = _task_names(results)
+    places, width = np.arange(len(tasks) + 1), 0.8 / len(results)
+    for number, result in enumerate(results):
+        scores = [result.score or 0.0, *(result.tasks.get(name, 0.0) for name in tasks)]
+        errors = [result.standard_error or 0.0] + [0.0] * len(tasks)
+        left = places - 0.4 + (number + 0.5) * width
+        axes.bar(left, scores, width, yerr=errors, capsize=2, color=f"C{number % 10}", label=result.label)
+    axes.axvline(0.5, color="grey", lw=0.8, ls=":")
+    axes.set_xticks(places, ["mean", *tasks], rotation=20)
+    axes.set(ylabel="score", ylim=(0, 1.05))
+    axes.grid(axis="y", alpha=0.3)
+    axes.legend(fontsize=8, loc="lower right")

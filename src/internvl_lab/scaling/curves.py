@@ -1,0 +1,59 @@
+"""Training loss of a run against the tokens it has seen."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from internvl_lab.tracking.read_back import read_metrics
+
+FINAL_STEPS = 20
+"""Logged steps at the end of a run whose mean loss is its final loss."""
+SMOOTHING_SHARE = 0.03
+"""Width of the moving average over the number of points."""
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class LossCurve:
+    """Hold K logged steps of one run, over all its stages."""
+
+    tokens: Floats
+    """(K,) tokens consumed so far; steps where the run logged no tokens."""
+    losses: Floats
+    """(K,) train/loss."""
+
+    def smoothed(self) -> Floats:
+        """Average each loss with its predecessors; (K,)."""
+        width = max(1, round(len(self.losses) * SMOOTHING_SHARE))
+        totals = np.concatenate([[0.0], np.cumsum(self.losses)])
+        ends = np.arange(1, len(self.losses) + 1)
+        starts = np.maximum(ends - width, 0)
+        averaged: Floats = (totals[ends] - totals[starts]) / (ends - starts)
+        return averaged
+
+
+def read_loss(run_dir: Path) -> LossCurve | None:
+    """Read the loss curve of a run; None when it logged none. Skipped (non-finite) steps are left out."""
+    try:
+        columns = read_metrics(run_dir)
+    except FileNotFoundError:
+        return None
+    losses = columns.get("train/loss", [])
+    tokens = columns.get("tokens", [None] * len(losses))
+    kept = [(t, loss) for t, loss in zip(tokens, losses, strict=True) if loss is not None and math.isfinite(loss)]
+    if not kept:
+        return None
+    axis = [number if t is None else t for number, (t, _) in enumerate(kept, 1)]
+    return LossCurve(np.array(axis, dtype=np.float64), np.array([loss for _, loss in kept], dtype=np.float64))
+
+
+def final_loss(run_dir: Path) -> float | None:
+    """Average the loss over the last FINAL_STEPS logged steps; None when the run logged none."""
+    curve = read_loss(run_dir)
+    return None if curve is None else float(curve.losses[-FINAL_STEPS:].mean())

@@ -1,0 +1,120 @@
+"""Expand a sweep into the rows of a study.
+
+::
+
+    SweepConfig.axes {override key: values} ─ product ─> Row(label, overrides) ... one run each
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+from rich.table import Table
+
+from internvl_lab.config import SweepConfig
+from internvl_lab.errors import ConfigError
+
+_PLAIN = re.compile(r"[A-Za-z0-9_./:@$+\-]+")
+"""Texts that Hydra's grammar takes without quotes."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """Name one run of a study."""
+
+    label: str
+    """Short name for tables and plots, unique in the study."""
+    overrides: tuple[str, ...]
+    """What sets this row apart, as Hydra overrides."""
+    key: str = ""
+    """Hash of the run's configuration: with another one, a finished row counts as another run."""
+    params: int | None = None
+    """Parameters of the model, where the caller has counted them."""
+
+    @property
+    def slug(self) -> str:
+        """Return the label as a file name."""
+        return re.sub(r"[^A-Za-z0-9._-]+", "_", self.label).strip("_.") or "row"
+
+
+def expand(sweep: SweepConfig) -> list[Row]:
+    """List the rows of a sweep: the product of its axes, the last axis running fastest.
+
+    A row is labelled by the ends of its values' names (`internvit_6b`), numbers with their key (`max_tiles=6`);
+    by whole overrides where that is ambiguous.
+
+    Raises:
+        ConfigError: an axis without values, equal rows, or a baseline that is no row.
+    """
+    for axis, values in sweep.axes.items():
+        if isinstance(values, str) or not values:
+            raise ConfigError(f"sweep.axes.{axis} needs a list of values")
+    combinations = [tuple(zip(sweep.axes, values, strict=True)) for values in product(*sweep.axes.values())]
+    rows = [Row(", ".join(_label(*pair) for pair in pairs), _overrides(pairs)) for pairs in combinations]
+    if len({row.slug for row in rows}) < len(rows):
+        rows = [Row(" ".join(row.overrides), row.overrides) for row in rows]
+    if len({row.slug for row in rows}) < len(rows):
+        raise ConfigError(f"sweep {sweep.name}: two rows are the same; the values of each axis must differ")
+    find_baseline(rows, sweep.baseline)
+    return rows
+
+
+def find_baseline(rows: Sequence[Row], label: str | None) -> Row:
+    """Return the row the others are compared with: the one of that label, or the first.
+
+    Raises:
+        ConfigError: no rows, or no such label.
+    """
+    if not rows:
+        raise ConfigError("a study needs at least one row: sweep.axes is empty")
+    if label is None:
+        return rows[0]
+    for row in rows:
+        if row.label == label:
+            return row
+    raise ConfigError(f"sweep.baseline={label!r} is no row; rows are {', '.join(row.label for row in rows)}")
+
+
+def describe(rows: Sequence[Row]) -> Table:
+    """Lay out the rows for a dry run: number, label, overrides, parameters and key where they are known."""
+    table = Table(title=f"study of {len(rows)} rows")
+    table.add_column("#", justify="right")
+    table.add_column("row")
+    table.add_column("overrides")
+    table.add_column("parameters", justify="right")
+    table.add_column("run")
+    for number, row in enumerate(rows, 1):
+        params = "" if row.params is None else f"{row.params:,}"
+        table.add_row(str(number), row.label, shlex.join(row.overrides), params, row.key)
+    return table
+
+
+def format_value(value: Any) -> str:
+    """Write a value in Hydra's override grammar; texts are quoted only where they must be."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{format_value(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return "[" + ",".join(format_value(item) for item in value) + "]"
+    if isinstance(value, str) and not _PLAIN.fullmatch(value):
+        escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+        return f"'{escaped}'"
+    return str(value)
+
+
+def _overrides(pairs: Sequence[tuple[str, Any]]) -> tuple[str, ...]:
+    """Write axis and value of each pair as an override."""
+    return tuple(f"{axis}={format_value(value)}" for axis, value in pairs)
+
+
+def _label(axis: str, value: Any) -> str:
+    """Name one choice shortly: the end of a text's path, or key=value."""
+    if isinstance(value, str):
+        return value.rsplit("/", 1)[-1]
+    return f"{re.split('[./]', axis)[-1]}={format_value(value)}"

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import pytest
+
+from internvl_lab.cli import bench
+from internvl_lab.errors import ConfigError
+
+
+def run(*arguments: str) -> None:
+    parser = argparse.ArgumentParser()
+    bench.configure(parser)
+    bench.execute(parser.parse_args(arguments))
+
+
+def test_step_shows_the_table_and_writes_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "step.json"
+    run("step", "--size", "tiny", "--samples", "4", "--repeats", "1", "--seed", "5", "--json", str(file))
+    content = json.loads(file.read_text())
+    assert content["ratios"].keys() == content["peers"].keys() == {"padded", "length_sorted", "hf_packed"}
+    assert (content["setting"]["samples"], content["setting"]["seed"]) == (4, 5)
+    shown = capsys.readouterr().out
+    assert "hf_packed" in shown
+    assert "ours / peer" in shown
+
+
+def test_head_takes_its_sizes_from_the_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "head.json"
+    sizes = ("--rows", "32", "--vocab-size", "60", "--hidden-size", "8", "--supervised", "0.5", "--dtype", "bfloat16")
+    run("head", *sizes, "--repeats", "2", "--json", str(file))
+    setting = json.loads(file.read_text())["setting"]
+    assert [setting[k] for k in ("rows", "vocab_size", "hidden_size", "supervised_share")] == [32, 60, 8, 0.5]
+    assert (setting["dtype"], setting["repeats"]) == ("bfloat16", 2)
+    assert "naive" in capsys.readouterr().out
+
+
+def test_without_json_no_file_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run("head", "--rows", "8", "--vocab-size", "20", "--hidden-size", "4", "--repeats", "1")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("step", "--size", "tiny", "--samples", "0"), ("step", "--repeats", "0"), ("head", "--rows", "0")],
+)
+def test_impossible_options_are_refused(arguments: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError):
+        run(*arguments)
+
+
+def test_a_measurement_must_be_named() -> None:
+    with pytest.raises(SystemExit):
+        run()

@@ -1,0 +1,205 @@
+"""Lightning's view: loaders of a stage, a small state that resumes exactly, and refusals that name what changed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+
+from internvl_lab.config import DataConfig, RunConfig, SourceConfig, StageConfig
+from internvl_lab.data.batch import Batch
+from internvl_lab.data.datamodule import MultimodalDataModule
+from internvl_lab.data.loader import PackLoader
+from internvl_lab.data.plan import Cost
+from internvl_lab.errors import ConfigError, ResumeError, ShardError
+from internvl_lab.text import ChatTemplate
+
+STAGE = StageConfig(name="stage1", mixture="pretrain", max_steps=10)
+
+
+class Make:
+    """Build data modules over one configuration, with changes."""
+
+    def __init__(self, kit: SimpleNamespace, template: ChatTemplate, shards_dir: Path, run_dir: Path) -> None:
+        sources = {"pretrain": {"all": SourceConfig(shards=str(shards_dir))}}
+        sources["val"] = {"held_out": SourceConfig(shards=str(shards_dir), tasks=("one",))}
+        data = DataConfig(mixtures=sources, num_workers=0)
+        self.cfg = RunConfig(seed=5, data=data, tiling=kit.tiling, packing=kit.packing)
+        self.kit, self.template, self.run_dir = kit, template, run_dir
+
+    def __call__(self, stage: StageConfig = STAGE, cost: Cost | None = None, **changes: Any) -> MultimodalDataModule:
+        cfg = replace(self.cfg, **changes)
+        return MultimodalDataModule(cfg, stage, self.template, cost or self.kit.cost, self.run_dir)
+
+
+@pytest.fixture
+def make(kit: SimpleNamespace, template: ChatTemplate, shards_dir: Path, run_dir: Path) -> Make:
+    return Make(kit, template, shards_dir, run_dir)
+
+
+def keys(loader: Any) -> list[list[str]]:
+    return [batch.sample_keys for batch in loader]
+
+
+def test_train_loader_has_the_stage_length(make: Make) -> None:
+    module = make()
+    loader = module.train_dataloader()
+    assert len(loader) == 10 * 4 == len(keys(loader))
+    doubled = make(replace(STAGE, packs_per_step=8))
+    assert len(doubled.train_dataloader()) == 10 * 8
+    assert not list(make.run_dir.iterdir())
+
+
+def test_state_is_small_and_resumes_behind_the_committed_step(make: Make) -> None:
+    module = make()
+    whole = keys(module.train_dataloader())
+    module.commit(7)
+    state = json.loads(json.dumps(module.state_dict()))
+    assert len(json.dumps(state)) <= 1024
+    assert set(state) >= {"version", "index", "config", "seed", "next_pack"} and state["next_pack"] == 28
+    resumed = make()
+    resumed.load_state_dict(state)
+    assert keys(resumed.train_dataloader()) == whole[28:]
+    assert resumed.state_dict()["next_pack"] == 28
+    state.pop("anchor")
+    without_anchor = make()
+    without_anchor.load_state_dict(state)
+    assert keys(without_anchor.train_dataloader()) == whole[28:]
+
+
+def test_refusal_names_what_changed(make: Make, template: ChatTemplate) -> None:
+    state = make().state_dict()
+    make().load_state_dict(state)
+    with pytest.raises(ResumeError, match=r"stage stage1: the seed changed"):
+        make(seed=6).load_state_dict(state)
+    changed = [
+        make(tiling=replace(make.cfg.tiling, max_tiles=2)),
+        make(packing=replace(make.cfg.packing, max_tokens=300)),
+        make(data=replace(make.cfg.data, loss_averaging="token")),
+        make(replace(STAGE, packs_per_step=2)),
+        make(cost=Cost(1.0, 2.0, 3.0)),
+    ]
+    for module in changed:
+        with pytest.raises(ResumeError, match=r"\(config\) changed"):
+            module.load_state_dict(state)
+    with pytest.raises(ResumeError, match=r"\(index\) and the seed changed"):
+        make().load_state_dict({**state, "index": "0" * 16, "seed": 1})
+    with pytest.raises(ResumeError, match="version 0"):
+        make().load_state_dict({**state, "version": 0})
+
+
+def test_other_data_is_refused(make: Make, shards_dir: Path, tmp_path: Path) -> None:
+    state = make().state_dict()
+    folder = Path(shutil.copytree(shards_dir, tmp_path / "copy", ignore=shutil.ignore_patterns(".*")))
+    data = replace(make.cfg.data, mixtures={"pretrain": {"all": SourceConfig(shards=str(folder))}})
+    make(data=data).load_state_dict(state)  # moved, but the same
+    (folder / "shard-000003.tar").unlink()
+    with pytest.raises(ResumeError, match="content of the shards"):
+        make(data=data).load_state_dict(state)
+
+
+def test_stages_over_one_mixture_differ_in_order(make: Make) -> None:
+    one, two = make(), make(replace(STAGE, name="stage2"))
+    assert keys(one.train_dataloader()) != keys(two.train_dataloader())
+    assert one.plan_seed == make().plan_seed >= 0
+
+
+def test_validation_is_one_plain_round(make: Make) -> None:
+    module = make()
+    loader = module.val_dataloader()
+    assert isinstance(loader, PackLoader) and not loader.dataset.augment
+    seen = [key for pack in keys(loader) for key in pack]
+    assert sorted(seen) == [f"s{i:05d}" for i in range(1, 100, 4)]
+    first, again = list(loader)[0], list(module.val_dataloader())[0]
+    assert torch.equal(first.pixel_values, again.pixel_values)
+    mixtures = {"pretrain": make.cfg.data.mixtures["pretrain"]}
+    assert make(data=replace(make.cfg.data, mixtures=mixtures)).val_dataloader() == []
+
+
+def test_unknown_mixture(make: Make) -> None:
+    with pytest.raises(
+        ConfigError, match=r"stage stage1: stage\.mixture='other' is not in data\.mixtures \(pretrain, val\)"
+    ):
+        make(replace(STAGE, mixture="other"))
+
+
+def test_describe(make: Make) -> None:
+    summary = make().describe()
+    assert summary["samples"] == 100 and summary["sources"]["all"]["samples"] == 100
+    assert summary["skipped"] == {} and 0 < summary["fill"]["token_fill"] <= 1
+    json.dumps(summary)
+
+
+def test_skipped_samples_are_named_in_the_run_folder(make: Make) -> None:
+    module = make(packing=replace(make.cfg.packing, max_tiles=6))
+    module.setup()
+    lines = [json.loads(line) for line in (make.run_dir / "skipped.jsonl").read_text().splitlines()]
+    assert len(lines) == module.describe()["skipped"]["over_max_tiles"] > 0
+    assert set(lines[0]) == {"source", "shard", "key", "reason", "detail"}
+
+
+def test_too_many_faulty_samples_stop_before_training(make: Make, kit: SimpleNamespace, tmp_path: Path) -> None:
+    members = [(f"k{i}.json", b"{" if i < 3 else kit.record_bytes()) for i in range(20)]
+    kit.write_tar(tmp_path / "bad" / "s.tar", members)
+    mixtures = {"pretrain": {"src": SourceConfig(shards=str(tmp_path / "bad"))}}
+    data = replace(make.cfg.data, mixtures=mixtures)
+    assert make(data=data).describe()["skipped"] == {"bad_json": 3}
+    strict = replace(data, max_bad_share=0.002)
+    with pytest.raises(ShardError, match=r"source src: 3 of 20 .*the first is k0 in s\.tar: bad_json"):
+        make(data=strict).setup()
+
+
+def test_quarantine_is_cut_back_on_resume(make: Make) -> None:
+    lines = [json.dumps({"key": f"k{s}", "step": s}) + "\n" for s in range(5)]
+    (make.run_dir / "quarantine.jsonl").write_text("".join(lines))
+    module = make()
+    module.commit(3)
+    module.train_dataloader()
+    assert (make.run_dir / "quarantine.jsonl").read_text() == "".join(lines[:3])
+
+
+class Recorder(L.LightningModule):
+    """Note the keys of every batch; commit as training does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.seen: list[list[str]] = []
+
+    def training_step(self, batch: Batch, _: int) -> torch.Tensor:
+        self.seen.append(batch.sample_keys)
+        return self.weight.sum()
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.trainer.datamodule.commit(self.trainer.global_step)  # type: ignore[attr-defined]
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def fit(make: Make, folder: Path, steps: int, ckpt_path: Path | None = None) -> Recorder:
+    model = Recorder()
+    trainer = L.Trainer(
+        max_steps=steps, accumulate_grad_batches=4, accelerator="cpu", logger=False, enable_progress_bar=False,
+        enable_model_summary=False, enable_checkpointing=False, default_root_dir=folder, limit_val_batches=0,
+        barebones=False,
+    )  # fmt: skip
+    trainer.fit(model, datamodule=make(), ckpt_path=ckpt_path)
+    trainer.save_checkpoint(folder / "last.ckpt")
+    return model
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_through_lightning_resume_loses_and_repeats_nothing(make: Make, tmp_path: Path) -> None:
+    whole = fit(make, tmp_path, 10).seen
+    assert len(whole) == 40
+    first = fit(make, tmp_path, 6).seen
+    rest = fit(make, tmp_path, 10, tmp_path / "last.ckpt").seen
+    assert first + rest == whole

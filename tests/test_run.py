@@ -1,0 +1,95 @@
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from internvl_lab.config.compose import compose_raw, plain, typed_config
+from internvl_lab.errors import ConfigError, MissingWeightsError
+from internvl_lab.run import Invocation, run
+
+FROM_SCRATCH = "init_from={vision: null, projector: null, language: null}"
+
+
+def execute(tmp_path, *overrides, multirun=False):
+    """Run in this process what `python train.py OVERRIDES` runs; returns (score, run folder)."""
+    folders = (f"paths.output_dir={tmp_path}/outputs", f"paths.data_dir={tmp_path}/data")
+    raw = compose_raw([*overrides, *folders])
+    score = run(typed_config(raw), Invocation(plain(raw), tuple(overrides), multirun))
+    return score, tmp_path / "outputs" / "latest"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """One tiny quickstart from random weights, all stages, evaluated."""
+    root = tmp_path_factory.mktemp("quickstart")
+    score, folder = execute(root, "debug=tiny", FROM_SCRATCH, "data.journal=true")
+    return root, score, folder
+
+
+def test_a_run_leaves_what_the_readme_promises(finished):
+    _, score, folder = finished
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert set(metrics) >= {"overall", "tasks", "train_s", "seed"}
+    assert set(metrics["overall"]) == {"score", "blind", "n"}
+    assert len(metrics["tasks"]) == 11
+    assert metrics["overall"]["score"] == score
+    for name in ("report.md", "contact_sheet.png", "loss_curves.png", "metrics.csv", "config.yaml", "identity.json"):
+        assert (folder / name).stat().st_size > 0, name
+    steps = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
+    assert [(s["stage"], s["step"]) for s in steps] == [(n, i) for n in ("stage1", "stage1_5", "stage2") for i in (1, 2)]
+
+
+def test_each_stage_moves_only_its_parts(finished):
+    _, _, folder = finished
+    weights = {name: load_file(folder / "stages" / name / "weights" / "model.safetensors") for name in STAGES}
+    moved_1_5 = changed(weights["stage1"], weights["stage1_5"])
+    moved_2 = changed(weights["stage1_5"], weights["stage2"])
+    assert {name.split(".")[1] for name in moved_1_5} == {"vision_tower", "multi_modal_projector"}
+    assert any("language_model" in name for name in moved_2)
+    assert "lm_head.weight" in moved_2
+    assert any("vision_tower" in name for name in moved_2)
+
+
+STAGES = ("stage1", "stage1_5", "stage2")
+
+
+def changed(before, after):
+    return {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
+
+
+def test_the_same_command_again_says_finished_and_trains_nothing(finished, caplog):
+    root, score, folder = finished
+    before = (folder / "metrics.json").stat().st_mtime_ns
+    with caplog.at_level("INFO"):
+        again, _ = execute(root, "debug=tiny", FROM_SCRATCH, "data.journal=true")
+    assert again == score
+    assert (folder / "metrics.json").stat().st_mtime_ns == before
+
+
+def test_one_stage_starts_from_a_run(finished, tmp_path):
+    _, _, folder = finished
+    execute(tmp_path, "debug=tiny", "stage=stage1", f"init_from={folder}", "evaluation.enabled=false")
+    source = load_file(folder / "stages" / "stage2" / "weights" / "model.safetensors")
+    target = load_file(tmp_path / "outputs/latest/stages/stage1/weights/model.safetensors")
+    assert {name.split(".")[1] for name in changed(source, target)} == {"multi_modal_projector"}
+
+
+def test_full_scale_without_weights_stops_with_one_line(tmp_path):
+    with pytest.raises(MissingWeightsError) as caught:
+        execute(tmp_path, "experiment=scaling_6b_vit")
+    message = str(caught.value)
+    for word in ("internvit_6b", "OpenGVLab/InternViT-6B-448px-V2_5", "init_from.vision=DIR", "scale=mini"):
+        assert word in message
+    assert "\n" not in message
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_plan_is_answered_before_any_weight_check(tmp_path):
+    score, _ = execute(tmp_path, "experiment=scaling_6b_vit", "plan=true")
+    assert score is None
+
+
+def test_multirun_with_lightning_s_launcher_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="trainer.devices=2"):
+        execute(tmp_path, "debug=tiny", "trainer=ddp_sim", multirun=True)
