@@ -84,7 +84,8 @@ def kit(template: ChatTemplate) -> SimpleNamespace:
     """Hand out the helpers above and the settings that the fixtures use."""
     return SimpleNamespace(
         picture=picture, talk=talk, sample=sample, write_tar=write_tar, record_bytes=record_bytes,
-        tiling=TILING, packing=PACKING, cost=COST, encoder=SampleEncoder(template, TILING, JpegConfig(), "square", "sample"),
+        tiling=TILING, packing=PACKING, cost=COST,
+        encoder=SampleEncoder(template, TILING, JpegConfig(), "square", "sample"),
     )  # fmt: skip
 
 

@@ -117,7 +117,7 @@ def test_validation_is_one_plain_round(make: Make) -> None:
     assert isinstance(loader, PackLoader) and not loader.dataset.augment
     seen = [key for pack in keys(loader) for key in pack]
     assert sorted(seen) == [f"s{i:05d}" for i in range(1, 100, 4)]
-    first, again = list(loader)[0], list(module.val_dataloader())[0]
+    first, again = next(iter(loader)), next(iter(module.val_dataloader()))
     assert torch.equal(first.pixel_values, again.pixel_values)
     mixtures = {"pretrain": make.cfg.data.mixtures["pretrain"]}
     assert make(data=replace(make.cfg.data, mixtures=mixtures)).val_dataloader() == []

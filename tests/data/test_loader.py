@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -184,10 +185,10 @@ def test_lost_shard_is_fatal(tmp_path: Path, kit: SimpleNamespace, template: Cha
 
 
 RUN = """
-import sys, json, pickle, torch
+import sys, pickle, time, torch
 torch.set_num_threads(1)
 sys.path.insert(0, sys.argv[1])
-dataset, digest = pickle.load(open(sys.argv[2], "rb")), None
+dataset = pickle.load(open(sys.argv[2], "rb"))
 from internvl_lab.data.loader import PackLoader
 import hashlib
 loader = PackLoader(dataset, num_steps=30, packs_per_step=4, num_workers=int(sys.argv[4]))
@@ -202,6 +203,7 @@ for batch in loader:
     joined = b"".join(part.numpy().tobytes() for part in parts)
     out.write(f"{batch.pack_number} {hashlib.sha256(joined).hexdigest()}\\n")
     out.flush()
+    time.sleep(0.02)  # so that the killing finds it at work
 """
 
 
@@ -231,8 +233,6 @@ def wait_until(condition: Callable[[], bool], timeout_s: float = 60) -> bool:
 @pytest.mark.slow
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="reads /proc")
 def test_kill_9_leaves_no_worker_and_the_stream_continues_exactly(dataset: PackDataset, tmp_path: Path) -> None:
-    import pickle
-
     expected = digests(loader(dataset, num_steps=30))
     out, frozen = tmp_path / "out.txt", tmp_path / "dataset.pkl"
     frozen.write_bytes(pickle.dumps(dataset))
@@ -248,7 +248,7 @@ def test_kill_9_leaves_no_worker_and_the_stream_continues_exactly(dataset: PackD
         workers = children(run.pid)
         run.send_signal(signal.SIGKILL)
         run.wait()
-        assert len(workers) <= num_workers
+        assert 1 <= len(workers) <= num_workers
         assert wait_until(lambda w=workers: not any(Path(f"/proc/{p}").exists() for p in w), 20)  # type: ignore[misc]
     assert start(0).wait(120) == 0
     assert out.read_text().splitlines() == expected

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
@@ -106,7 +107,7 @@ def test_group_window_holds_the_same_packs_in_steps_of_like_cost(make_plan: Make
 
     assert spread(window) < spread(ungrouped)
     ranges = sorted((min(c), max(c)) for c in np.array([cost_of(plan, p) for p in window]).reshape(-1, 4))
-    assert all(low[1] <= high[0] for low, high in zip(ranges[:-1], ranges[1:], strict=True))
+    assert all(low[1] <= high[0] for low, high in pairwise(ranges))
 
 
 def test_steps_of_a_window_come_in_random_order(make_plan: MakePlan) -> None:
@@ -132,7 +133,6 @@ def test_contiguous_slices_cost_alike(ranks: int) -> None:
 
     steps = np.random.default_rng(0).normal(1, 0.1, (20, 64))  # a step holds like costs
     ordered = np.mean([imbalance(costs[balanced_order(costs)]) for costs in steps])
-    print(ranks, ordered, np.mean([imbalance(costs) for costs in steps]))
     assert ordered < 1.002 < np.mean([imbalance(costs) for costs in steps])
 
 

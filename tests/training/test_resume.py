@@ -182,6 +182,6 @@ def test_resume_on_another_number_of_ranks(tiny_command: list[str], tmp_path: Pa
     run("moved", "--devices", str(before), "--stop-after", "5")
     run("moved", "--devices", str(after))
     whole, moved = (torch.load(tmp_path / name / "final.pt") for name in ("whole", "moved"))
-    for name, weight in whole.items():  # measured 2e-8
+    for name, weight in whole.items():  # measured 1.2e-7
         assert torch.allclose(moved[name], weight, rtol=0, atol=1e-6), name
     assert read_metrics(tmp_path / "moved")["samples"][-2] == read_metrics(tmp_path / "whole")["samples"][-2]

@@ -30,7 +30,7 @@ class Workload:
     """Describe a model and the samples it is measured on."""
 
     model: ModelConfig
-    num_samples: int = 48
+    num_samples: int = 32
     batch_size: int = 4
     """Samples of a padded batch."""
     pack_tokens: int = 2048

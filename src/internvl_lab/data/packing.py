@@ -82,7 +82,7 @@ def pack_block(
 
 
 def lower_bound(tokens: np.ndarray, tiles: np.ndarray, max_tokens: int, max_tiles: int) -> int:
-    """Return the number of packs that no packing of these samples can undercut, at least 1."""
+    """Return the number of packs, at least 1, that no packing of these samples can undercut; tokens, tiles (n,)."""
     return max(1, -(-int(tokens.sum()) // max_tokens), -(-int(tiles.sum()) // max_tiles))
 
 

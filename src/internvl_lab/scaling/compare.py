@@ -29,7 +29,8 @@ from internvl_lab.scaling.curves import read_loss
 from internvl_lab.scaling.table import DONE, FILE_NAME, RowResult
 from internvl_lab.tracking.append_only import replace_text
 
-COLUMNS = ("row", "parameters", "score", "± s.e.", "vs baseline", "blind", "final loss", "train s", "status")
+COLUMNS = ("row", "params", "score ± s.e.", "gain", "blind", "loss", "train s")
+"""Few and narrow, so that labels are readable on a terminal of 80 columns."""
 
 
 def write_comparison(
@@ -72,8 +73,9 @@ def write_comparison(
 def comparison_table(results: Sequence[RowResult], baseline: RowResult, title: str) -> Table:
     """Lay out the rows of a study for the terminal."""
     table = Table(title=title)
-    for name in COLUMNS:
-        table.add_column(name, justify="left" if name in ("row", "status") else "right")
+    table.add_column(COLUMNS[0], overflow="fold")
+    for name in COLUMNS[1:]:
+        table.add_column(name, justify="right", no_wrap=True)
     for result in results:
         table.add_row(*_cells(result, baseline), style="" if result.status == DONE else "red")
     return table
@@ -97,16 +99,15 @@ def _find_baseline(results: Sequence[RowResult], label: str | None) -> RowResult
 def _cells(result: RowResult, baseline: RowResult) -> tuple[str, ...]:
     """Format one row; a dash where a number is missing."""
     difference = None if result is baseline else gain(result, baseline)
+    score = f"{result.score:.3f} ± {result.standard_error or 0:.3f}" if result.score is not None else result.status
     return (
         result.label,
-        _number(result.params, ",d"),
-        _number(result.score, ".3f"),
-        _number(result.standard_error, ".3f"),
+        "-" if result.params is None else f"{result.params / 1e6:,.2f}M",
+        score,
         _number(difference, "+.3f"),
         _number(result.blind, ".3f"),
         _number(result.final_loss, ".4f"),
         _number(result.train_s, ".0f"),
-        result.status,
     )
 
 
@@ -119,8 +120,8 @@ def _render(results: Sequence[RowResult], baseline: RowResult, title: str, has_p
     """Return the report as markdown."""
     lines = [f"# {title}", "", *_markdown(COLUMNS, [_cells(r, baseline) for r in results]), ""]
     lines += [
-        f"Baseline: {baseline.label}. `± s.e.` is the standard error of the score from the number of questions; the "
-        "spread over seeds is not in it. `final loss` is the mean training loss over the last logged steps.",
+        f"`gain` is the score minus that of {baseline.label}. `± s.e.` is the standard error from the number of "
+        "questions; the spread over seeds is not in it. `loss` is the mean training loss over the last logged steps.",
         "",
     ]
     if has_picture:
@@ -173,11 +174,11 @@ def _draw_scores(axes: Axes, results: Sequence[RowResult]) -> None:
     places, width = np.arange(len(tasks) + 1), 0.8 / len(results)
     for number, result in enumerate(results):
         scores = [result.score or 0.0, *(result.tasks.get(name, 0.0) for name in tasks)]
-        errors = [result.standard_error or 0.0] + [0.0] * len(tasks)
-        left = places - 0.4 + (number + 0.5) * width
-        axes.bar(left, scores, width, yerr=errors, capsize=2, color=f"C{number % 10}", label=result.label)
+        centres = places - 0.4 + (number + 0.5) * width
+        axes.bar(centres, scores, width, color=f"C{number % 10}", label=result.label)
+        axes.errorbar(centres[0], scores[0], yerr=result.standard_error or 0.0, color="black", capsize=3)
     axes.axvline(0.5, color="grey", lw=0.8, ls=":")
     axes.set_xticks(places, ["mean", *tasks], rotation=20)
     axes.set(ylabel="score", ylim=(0, 1.05))
     axes.grid(axis="y", alpha=0.3)
-    axes.legend(fontsize=8, loc="lower right")
+    axes.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, frameon=False)

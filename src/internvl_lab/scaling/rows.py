@@ -49,8 +49,10 @@ def expand(sweep: SweepConfig) -> list[Row]:
     by whole overrides where that is ambiguous.
 
     Raises:
-        ConfigError: an axis without values, equal rows, or a baseline that is no row.
+        ConfigError: no axes, an axis without values, equal rows, or a baseline that is no row.
     """
+    if not sweep.axes:
+        raise ConfigError(f"sweep {sweep.name or 'none'} has no axes: there is no study to run")
     for axis, values in sweep.axes.items():
         if isinstance(values, str) or not values:
             raise ConfigError(f"sweep.axes.{axis} needs a list of values")
@@ -68,14 +70,10 @@ def find_baseline(rows: Sequence[Row], label: str | None) -> Row:
     """Return the row the others are compared with: the one of that label, or the first.
 
     Raises:
-        ConfigError: no rows, or no such label.
+        ConfigError: no such row.
     """
-    if not rows:
-        raise ConfigError("a study needs at least one row: sweep.axes is empty")
-    if label is None:
-        return rows[0]
     for row in rows:
-        if row.label == label:
+        if label in (None, row.label):
             return row
     raise ConfigError(f"sweep.baseline={label!r} is no row; rows are {', '.join(row.label for row in rows)}")
 

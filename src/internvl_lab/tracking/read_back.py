@@ -62,7 +62,7 @@ def read_offline_wandb(folder: Path) -> Columns:
             or a `.wandb` file. The starts of a resumed run are joined in the order of their folders' names.
 
     Returns:
-        Columns as logged, W&B's own (`_step`, `_runtime`, ...) left out. A step logged by two starts
+        Columns as logged; W&B's own (`_step`, `_runtime`, ...), pictures and tables are left out. A step logged by two starts
         (the first was killed after its last checkpoint) counts once, as the later start logged it.
 
     Raises:
@@ -76,9 +76,11 @@ def read_offline_wandb(folder: Path) -> Columns:
     rows: dict[Any, dict[str, Any]] = {}
     for number, file in enumerate(files):
         for row in _history(file):
-            step = row.get("trainer/global_step")
-            key = (step, *sorted(row)) if step is not None else (number, row["_step"])
-            rows[key] = {name: value for name, value in row.items() if not name.startswith("_")}
+            kept = _without_media(row)
+            step = kept.get("trainer/global_step")
+            key = (step, *sorted(kept)) if step is not None else (number, row["_step"])
+            if kept.keys() - {"trainer/global_step"}:
+                rows[key] = kept
     return _to_columns(list(rows.values()), sorted({name for row in rows.values() for name in row}))
 
 
@@ -90,6 +92,12 @@ def _history(file: Path) -> list[dict[str, Any]]:
         raise InternVLLabError(f"wandb cannot read {file}: {done.stderr.strip() or done.stdout.strip()}")
     records = (json.loads(line) for line in done.stdout.splitlines() if line.startswith("{"))
     return [record["history"]["item"] for record in records if record["type"] == "history"]
+
+
+def _without_media(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Drop W&B's own columns and the parts of pictures and tables, which are logged as `<key>._type` and so on."""
+    media = tuple(name.removesuffix("_type") for name in row if name.endswith("._type"))
+    return {name: value for name, value in row.items() if not name.startswith(("_", *media))}
 
 
 def _to_columns(rows: list[Mapping[str, Any]] | list[dict[str, Any]], names: Iterable[str]) -> Columns:

@@ -47,17 +47,15 @@ class WandbLog(WandbLogger):
         tags: Sequence[str] = (),
         config: Mapping[str, Any] | None = None,
     ) -> None:
-        # before wandb's first import: it would set up error reporting over the network
-        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-        import wandb
-
         folder = Path(run_dir)
         folder.mkdir(parents=True, exist_ok=True)
+        _keep_to_itself(folder / "wandb")
+        import wandb
+
         super().__init__(
             name=name or folder.resolve().name,
             save_dir=str(folder),
             id=run_id(folder),
-            offline=mode == "offline",
             project=project,
             entity=entity,
             group=group,
@@ -66,6 +64,7 @@ class WandbLog(WandbLogger):
             mode=mode,
             settings=wandb.Settings(silent=True, console="off", x_disable_stats=True, disable_code=True),
         )
+        self._wandb_init.pop("anonymous", None)  # wandb warns about the mere presence of Lightning's default
         self.stage = ""
         self.step_offset = 0
         self._axes_defined = False
@@ -125,6 +124,16 @@ class WandbLog(WandbLogger):
         for axis in AXES:
             self.experiment.define_metric(axis)
         self._axes_defined = True
+
+
+def _keep_to_itself(folder: Path) -> None:
+    """Stop wandb from reporting its errors over the network, and from writing into the home directory.
+
+    Must come before wandb's first import; what the user has set stays.
+    """
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    os.environ.setdefault("WANDB_DATA_DIR", str(folder / "data"))
+    os.environ.setdefault("WANDB_CACHE_DIR", str(folder / "cache"))
 
 
 def build_wandb(run_dir: Path, options: Mapping[str, Any] | None, config: Mapping[str, Any]) -> WandbLog | None:

@@ -1,0 +1,96 @@
+"""Rows of a study."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from rich.console import Console
+
+from internvl_lab.config import SweepConfig
+from internvl_lab.errors import ConfigError
+from internvl_lab.scaling import Row, describe, expand
+from internvl_lab.scaling.rows import find_baseline, format_value
+
+
+def labels(axes: dict[str, tuple[Any, ...]]) -> list[str]:
+    return [row.label for row in expand(SweepConfig("s", axes))]
+
+
+def test_one_axis() -> None:
+    rows = expand(SweepConfig("encoders", {"model/vision": ("mini/internvit_300m", "mini/internvit_6b")}))
+    assert rows == [
+        Row("internvit_300m", ("model/vision=mini/internvit_300m",)),
+        Row("internvit_6b", ("model/vision=mini/internvit_6b",)),
+    ]
+
+
+def test_product_in_order() -> None:
+    rows = expand(SweepConfig("s", {"model/vision": ("a/x", "a/y"), "tiling.max_tiles": (1, 6)}))
+    assert [row.label for row in rows] == ["x, max_tiles=1", "x, max_tiles=6", "y, max_tiles=1", "y, max_tiles=6"]
+    assert rows[1].overrides == ("model/vision=a/x", "tiling.max_tiles=6")
+
+
+def test_ambiguous_labels_become_overrides() -> None:
+    assert labels({"model/vision": ("mini/x", "full/x")}) == ["model/vision=mini/x", "model/vision=full/x"]
+
+
+@pytest.mark.parametrize("axes", [{"a": ()}, {"a": "text"}])
+def test_an_axis_needs_values(axes: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"sweep\.axes\.a needs a list"):
+        expand(SweepConfig("s", axes))
+
+
+def test_equal_rows_are_refused() -> None:
+    with pytest.raises(ConfigError, match="two rows are the same"):
+        labels({"seed": (1, 1)})
+
+
+def test_no_axes_are_refused() -> None:
+    with pytest.raises(ConfigError, match="no axes"):
+        expand(SweepConfig("s", {}))
+
+
+def test_baseline() -> None:
+    axes = {"seed": (1, 2)}
+    rows = expand(SweepConfig("s", axes, baseline="seed=2"))
+    assert find_baseline(rows, "seed=2") == rows[1]
+    assert find_baseline(rows, None) == rows[0]
+    with pytest.raises(ConfigError, match=r"sweep\.baseline='seed=3'.*seed=1, seed=2"):
+        expand(SweepConfig("s", axes, baseline="seed=3"))
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "null"),
+        (True, "true"),
+        (1e-4, "0.0001"),
+        (6, "6"),
+        ("mini/x", "mini/x"),
+        ("two words", "'two words'"),
+        ("it's", "'it\\'s'"),
+        ((1, 2), "[1,2]"),
+        (["a b", None], "['a b',null]"),
+        ({"a": 1, "b": [True]}, "{a:1,b:[true]}"),
+    ],
+)
+def test_values_are_written_as_hydra_reads_them(value: object, text: str) -> None:
+    assert format_value(value) == text
+    parsed = OverridesParser.create().parse_override(f"k={text}").value()
+    assert str(parsed) == str(list(value) if isinstance(value, tuple) else value)
+
+
+@pytest.mark.parametrize(("label", "slug"), [("a, b=1", "a_b_1"), ("x/y z", "x_y_z"), ("..", "row")])
+def test_slug(label: str, slug: str) -> None:
+    assert Row(label, ()).slug == slug
+
+
+def test_describe_lists_every_row() -> None:
+    console = Console(file=io.StringIO(), width=120)
+    console.print(describe([Row("small", ("a=1",), "k1", 1234567), Row("large", ("a=2", "b='x y'"))]))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    for part in ("study of 2 rows", "small", "1,234,567", "k1", "large", "a=2"):
+        assert part in text

@@ -1,0 +1,54 @@
+import csv
+import json
+
+import pytest
+
+from internvl_lab.config.compose import compose_raw, plain, typed_config
+from internvl_lab.errors import InternVLLabError
+from internvl_lab.run import Invocation, run
+from internvl_lab.run_study import NO_SWEEP, _with_run
+from internvl_lab.scaling import Row
+from internvl_lab.tracking import config_hash
+
+SCRATCH = "init_from={vision: null, projector: null, language: null}"
+STUDY = ("experiment=scaling_6b_vit", "scale=mini", "debug=tiny", SCRATCH)
+
+
+def test_a_row_is_the_run_its_own_command_line_would_make():
+    row = _with_run(Row("6b", ("model/vision=mini/internvit_6b",)), STUDY)
+    alone = compose_raw([*STUDY, NO_SWEEP, "model/vision=mini/internvit_6b"])
+    assert row.key == config_hash(plain(alone))
+    other = _with_run(Row("300m", ("model/vision=mini/internvit_300m",)), STUDY)
+    assert other.key != row.key
+    assert other.params < row.params
+
+
+def execute(tmp_path, *overrides):
+    folders = (f"paths.output_dir={tmp_path}/outputs", f"paths.data_dir={tmp_path}/data")
+    given = (*overrides, *folders)
+    raw = compose_raw(given)
+    return run(typed_config(raw), Invocation(plain(raw), given))
+
+
+@pytest.mark.slow
+def test_the_vit_ablation_runs_both_rows_and_compares_them(tmp_path):
+    execute(tmp_path, *STUDY)
+    latest = tmp_path / "outputs" / "latest"
+    rows = json.loads((latest / "metrics.json").read_text())["rows"]
+    assert [row["label"] for row in rows] == ["internvit_300m", "internvit_6b"]
+    assert all(row["status"] == "done" for row in rows)
+    assert (latest / "comparison.png").stat().st_size > 0
+    with (latest / "study.csv").open() as file:
+        before = list(csv.DictReader(file))
+    execute(tmp_path, *STUDY)  # everything is done: nothing runs again
+    with (latest / "study.csv").open() as file:
+        assert list(csv.DictReader(file)) == before
+
+
+@pytest.mark.slow
+def test_a_failing_row_leaves_the_other_s_result_and_is_an_error(tmp_path):
+    with pytest.raises(InternVLLabError, match="rows failed"):
+        execute(tmp_path, *STUDY, "+sweep.axes={stage: [stage1, stage2], max_steps_per_stage: [1], seed: [1, -1]}")
+    rows = json.loads((tmp_path / "outputs" / "latest" / "metrics.json").read_text())["rows"]
+    assert [row["status"] for row in rows] == ["done", "failed", "done", "failed"]
+    assert all(row["error"] for row in rows if row["status"] == "failed")

@@ -1,0 +1,50 @@
+"""Lightning's settings and the order of the callbacks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from internvl_lab.errors import ConfigError
+from internvl_lab.training import accumulation_of, build_callbacks, loop_settings
+
+
+def test_accumulation_shares_the_packs_out() -> None:
+    assert accumulation_of(512, 8) == 64
+
+
+def test_uneven_shares_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"packs_per_step=6 cannot be shared evenly by 4"):
+        accumulation_of(6, 4)
+
+
+def test_settings_leave_exactness_to_us(tiny: ModuleType) -> None:
+    settings = loop_settings(tiny.tiny_stage(9), packs_per_step=8, world_size=2)
+    assert settings["accumulate_grad_batches"] == 4
+    assert settings["max_steps"] == 9
+    assert settings["gradient_clip_val"] is None
+    assert settings["enable_checkpointing"] is False
+    assert settings["use_distributed_sampler"] is False
+
+
+def test_monitors_come_before_the_writer_and_the_checkpoint_last(tiny: ModuleType, tmp_path: Path) -> None:
+    stage = tiny.tiny_stage(9)
+    callbacks = build_callbacks(
+        stage, tiny.PACKING, tmp_path, tmp_path / "c", journal=True, step_offset=5, totals={"tokens": 9}
+    )
+    assert [type(callback).__name__ for callback in callbacks] == [
+        "StageFreezing",
+        "ThroughputMonitor",
+        "PackMonitor",
+        "SourceLossMonitor",
+        "StageProgressBar",
+        "MetricsWriter",
+        "Journal",
+        "StepCheckpoint",
+    ]
+    assert callbacks[1].totals["tokens"] == 9
+    assert callbacks[-1].every == stage.checkpoint_every
+    bare = build_callbacks(stage, tiny.PACKING, tmp_path, tmp_path, progress_bar=False)
+    assert not {"Journal", "StageProgressBar"} & {type(callback).__name__ for callback in bare}
