@@ -8,6 +8,7 @@ from internvl_lab.config.compose import compose_raw, plain, typed_config
 from internvl_lab.errors import ConfigError, MissingWeightsError
 from internvl_lab.run import Invocation, run
 
+STAGES = ("stage1", "stage1_5", "stage2")
 FROM_SCRATCH = "init_from={vision: null, projector: null, language: null}"
 
 
@@ -37,7 +38,7 @@ def test_a_run_leaves_what_the_readme_promises(finished):
     for name in ("report.md", "contact_sheet.png", "loss_curves.png", "metrics.csv", "config.yaml", "identity.json"):
         assert (folder / name).stat().st_size > 0, name
     steps = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
-    assert [(s["stage"], s["step"]) for s in steps] == [(n, i) for n in ("stage1", "stage1_5", "stage2") for i in (1, 2)]
+    assert [(s["stage"], s["step"]) for s in steps] == [(name, step) for name in STAGES for step in (1, 2)]
 
 
 def test_each_stage_moves_only_its_parts(finished):
@@ -49,9 +50,6 @@ def test_each_stage_moves_only_its_parts(finished):
     assert any("language_model" in name for name in moved_2)
     assert "lm_head.weight" in moved_2
     assert any("vision_tower" in name for name in moved_2)
-
-
-STAGES = ("stage1", "stage1_5", "stage2")
 
 
 def changed(before, after):
@@ -91,5 +89,5 @@ def test_plan_is_answered_before_any_weight_check(tmp_path):
 
 
 def test_multirun_with_lightning_s_launcher_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="trainer.devices=2"):
+    with pytest.raises(ConfigError, match=r"trainer\.devices=2"):
         execute(tmp_path, "debug=tiny", "trainer=ddp_sim", multirun=True)

@@ -1,6 +1,6 @@
 """Run one stage: parts in, weights out.
 
-    weights of the stage before (or `init_from`) ─ initialise ─> InternVL ─ Trainer.fit ─> stages/<stage>/weights + done.json
+    weights of the stage before (or `init_from`) ─ initialise ─> InternVL ─ Trainer.fit ─> stages/<stage>/weights
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import ModelSummary
+from lightning.pytorch.callbacks import RichModelSummary
 
 from internvl_lab.checkpoints import initialise, stage_dir, stage_provenance, stage_weights, write_stage
 from internvl_lab.config import InitConfig, RunConfig, StageConfig
@@ -103,7 +103,7 @@ class StageRunner:
             ),
         ]
         if config.callbacks.get("model_summary", True) and step_offset == 0:
-            callbacks.append(ModelSummary(max_depth=2))
+            callbacks.append(RichModelSummary(max_depth=2))
         loggers = [self.csv] if self.wandb is None else [self.csv, self.wandb]
         world_size = _world_size(options)
         return L.Trainer(

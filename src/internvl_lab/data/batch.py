@@ -6,6 +6,7 @@ Dimensions: T tokens, S samples, N tiles in the pack (DESIGN section 1).
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,7 +43,7 @@ class Batch:
 
     def pin_memory(self) -> Batch:
         """Return the pack with its tensors in pinned memory (torch's DataLoader calls this)."""
-        pinned = {
+        pinned: dict[str, Any] = {
             f.name: value.pin_memory() if isinstance(value := getattr(self, f.name), torch.Tensor) else value
             for f in fields(self)
         }

@@ -62,8 +62,8 @@ def read_offline_wandb(folder: Path) -> Columns:
             or a `.wandb` file. The starts of a resumed run are joined in the order of their folders' names.
 
     Returns:
-        Columns as logged; W&B's own (`_step`, `_runtime`, ...), pictures and tables are left out. A step logged by two starts
-        (the first was killed after its last checkpoint) counts once, as the later start logged it.
+        Columns as logged; W&B's own (`_step`, `_runtime`, ...), pictures and tables are left out. A step logged
+        by two starts (the first was killed after its last checkpoint) counts once, as the later logged it.
 
     Raises:
         FileNotFoundError: no offline run there.
