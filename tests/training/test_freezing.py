@@ -145,3 +145,12 @@ def test_fingerprint_sees_one_bit_and_the_place(dtype: torch.dtype) -> None:
     assert fingerprint(tensors[::-1]) != original
     tensors[0].view(torch.uint8)[0] ^= 1
     assert fingerprint(tensors) != original
+
+
+def test_fingerprint_of_a_sharded_tensor_is_that_of_the_whole() -> None:
+    class Shard(torch.Tensor):
+        def full_tensor(self) -> torch.Tensor:
+            return torch.arange(6.0)
+
+    shard = torch.arange(3.0).as_subclass(Shard)
+    assert fingerprint([shard]) == fingerprint([torch.arange(6.0)])

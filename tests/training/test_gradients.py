@@ -40,6 +40,7 @@ def test_scale_is_in_place() -> None:
     made = parameters(3.0, 4.0)
     gradients.scale(made, 0.5)
     assert [p.grad.item() for p in made if p.grad is not None] == [1.5, 2.0]
+    gradients.scale(parameters(None), 0.5)  # nothing to scale is no error
 
 
 @pytest.mark.parametrize(("norm", "max_norm"), [(5.0, 1.0), (0.3, 1.0), (5.0, 2.5)])

@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import time
+import warnings
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -136,6 +137,32 @@ def test_guard_counts_are_part_of_the_checkpoint(tiny: ModuleType, run_dir: Path
     assert checkpoint[STATE_KEY] == {
         "stage": "stage2", "seed": 7, "packs_per_step": 1, "skipped_steps": 0, "bad_in_row": 0,
     }  # fmt: skip
+
+
+def test_skipped_steps_are_remembered(tiny: ModuleType, run_dir: Path) -> None:
+    def make(pack: int) -> Any:
+        batch = tiny.tiny_batch(pack)
+        if pack == 1:
+            batch.loss_weights *= float("inf")  # 0 * inf is NaN: every weight is bad
+        return batch
+
+    stage = tiny.tiny_stage(6)
+    with pytest.raises(RuntimeError, match="power cut"):
+        tiny.fit(run_dir, stage, tiny.TinyData(6, 1, make), callbacks=[PowerCut(4)])
+    tiny.fit(run_dir, stage, tiny.TinyData(6, 1, make))
+    assert read_metrics(run_dir)["train/skipped_steps"] == [0, 1, 1, 1, 1, 1]
+
+
+def test_nothing_is_said_that_does_not_hold(tiny: ModuleType, run_dir: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Lightning's tips and its warnings about frozen parts, loaders and hooks would only unsettle."""
+    stage = tiny.tiny_stage(4, trainable=("projector",))
+    with warnings.catch_warnings(record=True) as caught:
+        tiny.silence_lightning()
+        with pytest.raises(RuntimeError, match="power cut"):
+            tiny.fit(run_dir, stage, tiny.TinyData(4, 1), callbacks=[PowerCut(3)])
+        tiny.fit(run_dir, stage, tiny.TinyData(4, 1))
+    assert [str(w.message) for w in caught if "lightning" in str(w.filename)] == []
+    assert "litlogger" not in capfd.readouterr().err
 
 
 def kill_after(command: list[str], run_dir: Path, rows: int) -> None:

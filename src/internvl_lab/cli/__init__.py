@@ -7,6 +7,7 @@ import importlib
 import logging
 import sys
 from collections.abc import Sequence
+from types import ModuleType
 
 from internvl_lab.errors import InternVLLabError
 
@@ -21,19 +22,26 @@ COMMANDS = {
 }
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line, run one command, return the exit status."""
+def build_parser() -> argparse.ArgumentParser:
+    """Build the parser of all commands."""
     parser = argparse.ArgumentParser(prog="python -m internvl_lab", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    modules = {}
     for name, summary in COMMANDS.items():
-        modules[name] = importlib.import_module(f"internvl_lab.cli.{name}")
-        modules[name].configure(commands.add_parser(name, help=summary, description=summary))
-    args = parser.parse_args(argv)
+        _module(name).configure(commands.add_parser(name, help=summary, description=summary))
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the command line, run one command, return the exit status."""
+    args = build_parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        modules[args.command].execute(args)
+        _module(args.command).execute(args)
     except InternVLLabError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
     return 0
+
+
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(f"internvl_lab.cli.{name}")

@@ -157,13 +157,14 @@ def describe_parts(model: InternVL) -> list[str]:
 def fingerprint(parameters: Iterable[Tensor]) -> int:
     """Return a number that changes when any bit of the tensors does (sums of bit patterns, mixed by position).
 
-    One pass over the memory; on a GPU one number comes back per tensor.
+    One pass over the memory; on a GPU one number comes back per tensor. Sharded tensors are gathered one by one,
+    so that the number is the same on all ranks and for any sharding.
     """
     mixed = 0
     for parameter in parameters:
-        local = parameter.to_local() if hasattr(parameter, "to_local") else parameter
-        width = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[local.element_size()]
-        bits = local.detach().contiguous().view(width)
+        whole = parameter.full_tensor() if hasattr(parameter, "full_tensor") else parameter
+        width = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[whole.element_size()]
+        bits = whole.detach().contiguous().view(width)
         total = int(bits.sum(dtype=torch.int64).item())
         mixed = (mixed * 1_000_003 + total) % (1 << 61)
     return mixed

@@ -29,7 +29,9 @@ def global_norm(parameters: Iterable[Tensor]) -> Tensor:
 
 def scale(parameters: Iterable[Tensor], factor: float) -> None:
     """Multiply all gradients by `factor`, in place."""
-    torch._foreach_mul_([p.grad for p in parameters if p.grad is not None], factor)
+    found = [p.grad for p in parameters if p.grad is not None]
+    if found:
+        torch._foreach_mul_(found, factor)
 
 
 def clip_factor(norm: float, max_norm: float) -> float:

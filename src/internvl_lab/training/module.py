@@ -63,6 +63,7 @@ class InternVLModule(L.LightningModule):
         self.totals = StepTotals(source_names)
         self.val_totals = StepTotals()
         self.guard = StepGuard(optimizer.max_bad_steps)
+        self._flops = 0.0
         self.last_step: StepResult | None = None
         self.metrics: dict[str, float] = {}
         """Figures of the step that just ended; monitors add theirs, `MetricsWriter` writes them."""
@@ -81,6 +82,12 @@ class InternVLModule(L.LightningModule):
         optimizer = build_optimizer(self.model, self.stage, self.optimizer_config)
         scheduler = build_scheduler(optimizer, self.stage, self.scheduler_config)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Count the FLOPs of a pack while it lies in host memory, where that costs no device sync."""
+        if self.flops_fn is not None and self.trainer.training:
+            self._flops = self.flops_fn(batch)
+        return batch
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Move a pack without Lightning's walk over its fields, which deep-copies the dataclass."""
@@ -103,8 +110,7 @@ class InternVLModule(L.LightningModule):
         """Return the sum of w*CE over a pack: () float32, not normalised (DESIGN section 3.7)."""
         if batch_idx % self.accumulation == 0:
             self.totals.reset()
-        flops = self.flops_fn(batch) if self.flops_fn is not None else 0.0
-        return self._add(self.totals, batch, flops)
+        return self._add(self.totals, batch, self._flops)
 
     def _add(self, totals: StepTotals, batch: Batch, flops: float = 0.0) -> Tensor:
         hidden = self.model(

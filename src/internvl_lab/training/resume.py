@@ -79,7 +79,7 @@ def silence_lightning() -> None:
     for message in (
         "You're resuming from a checkpoint that ended before the epoch ended",
         r"Found \d+ module\(s\) in eval mode at the start of training",
-        "You have overridden `transfer_batch_to_device`",
+        "You have overridden `(transfer_batch_to_device|on_before_batch_transfer)`",
         ".*isinstance\\(treespec, LeafSpec\\).*",
         ".*does not have many workers",
         "Total length of `list` across ranks is zero",  # no validation packs
