@@ -1,6 +1,6 @@
 """Train InternVL 2.5: `python train.py [overrides]`, documented in conf/train.yaml.
 
-    command line ──Hydra──> DictConfig ──config.compose──> RunConfig ──run──> outputs/<experiment>/<hash>
+command line ──Hydra──> DictConfig ──config.compose──> RunConfig ──run──> outputs/<experiment>/<hash>
 """
 
 from __future__ import annotations

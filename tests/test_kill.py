@@ -87,4 +87,6 @@ def test_killed_runs_end_bit_equal_to_an_uninterrupted_one(repository, tmp_path)
         assert all(torch.equal(tensor, found[name]) for name, tensor in expected.items()), stage
     assert rows(killed) == rows(whole)
     assert journal(killed) == journal(whole)
-    assert [(entry["stage"], entry["step"]) for entry in journal(whole)] == [(s, n) for s in STAGES for n in range(1, 13)]
+    assert [(entry["stage"], entry["step"]) for entry in journal(whole)] == [
+        (s, n) for s in STAGES for n in range(1, 13)
+    ]

@@ -1,9 +1,9 @@
 """Run an experiment: the only module that knows every room, and builds every part once.
 
-    RunConfig ─ plan? ─ launcher and weights fit? ─ sweep? ──> run_study (a process a row)
-                                                  └ one run:
-      with_shards ─> for each stage: model ─ initialise ─ module + datamodule ─ Trainer.fit ─ hand-over (run_stage)
-                  ─> evaluation on `val` ─> report.md metrics.json *.png ─> finished.json
+RunConfig ─ plan? ─ launcher and weights fit? ─ sweep? ──> run_study (a process a row)
+                                              └ one run:
+  with_shards ─> for each stage: model ─ initialise ─ module + datamodule ─ Trainer.fit ─ hand-over (run_stage)
+              ─> evaluation on `val` ─> report.md metrics.json *.png ─> finished.json
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from rich.logging import RichHandler
 
@@ -84,7 +84,7 @@ def _run_single(config: RunConfig, invocation: Invocation) -> float | None:
     """Run all stages, evaluate, report; continue where an earlier start was stopped."""
     run_hash = config_hash(invocation.settings)
     folder = RunFolder(Path(config.paths.output_dir) / config.experiment / run_hash)
-    rank = rank_zero_only.rank or 0
+    rank = int(getattr(rank_zero_only, "rank", 0) or 0)  # as Lightning reads it from the launcher
     if folder.finished and not config.fresh:
         log.info("this run is finished: %s (fresh=true runs it again)", folder.path)
         folder.link_latest()

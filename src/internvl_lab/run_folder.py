@@ -1,12 +1,12 @@
 """The folder of one run: where it lies, what is finished in it, how long it took.
 
-    outputs/<experiment>/<config hash>/
-        config.yaml overrides.yaml identity.json     what ran (tracking.identity)
-        stages/<stage>/                              checkpoints while it runs, weights and done.json after
-        metrics.csv journal.jsonl quarantine.jsonl   what happened, appended over restarts
-        report.md metrics.json *.png predictions/    what came out
-        finished.json                                written last
-    outputs/latest -> the newest run
+outputs/<experiment>/<config hash>/
+    config.yaml overrides.yaml identity.json     what ran (tracking.identity)
+    stages/<stage>/                              checkpoints while it runs, weights and done.json after
+    metrics.csv journal.jsonl quarantine.jsonl   what happened, appended over restarts
+    report.md metrics.json *.png predictions/    what came out
+    finished.json                                written last
+outputs/latest -> the newest run
 """
 
 from __future__ import annotations

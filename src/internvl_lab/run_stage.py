@@ -1,6 +1,6 @@
 """Run one stage: parts in, weights out.
 
-    weights of the stage before (or `init_from`) ─ initialise ─> InternVL ─ Trainer.fit ─> stages/<stage>/weights
+weights of the stage before (or `init_from`) ─ initialise ─> InternVL ─ Trainer.fit ─> stages/<stage>/weights
 """
 
 from __future__ import annotations

@@ -65,9 +65,7 @@ def _with_run(row: Row, base: Sequence[str]) -> Row:
     return replace(row, key=config_hash(plain(raw)), params=parameters)
 
 
-def _log_to_wandb(
-    config: RunConfig, study_dir: Path, results: Sequence[RowResult], paths: dict[str, Path]
-) -> None:
+def _log_to_wandb(config: RunConfig, study_dir: Path, results: Sequence[RowResult], paths: dict[str, Path]) -> None:
     """Show the comparison as one W&B run beside those of the rows."""
     wandb = build_wandb(study_dir, config.logger.get("wandb"), {"experiment": config.experiment})
     if wandb is None:

@@ -16,7 +16,9 @@ def test_there_are_notebooks():
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_every_notebook_runs_from_top_to_bottom(name):
     notebook = nbformat.read(FOLDER / name, as_version=4)
-    NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(FOLDER)}}).execute()
+    NotebookClient(
+        notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(FOLDER)}}
+    ).execute()
     shown = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert not [output for output in shown if output["output_type"] == "error"]
     assert any("image/png" in output.get("data", {}) for output in shown)

@@ -11,7 +11,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add this command's options."""
     parser.add_argument("--run", type=Path, required=True, help="run folder, for example outputs/latest")
     parser.add_argument("--parts", default="vision,projector,language", help="comma-separated parts")
-    parser.add_argument("--out", type=Path, required=True, help="asset folder, for example src/internvl_lab/assets/NAME")
+    parser.add_argument("--out", type=Path, required=True, help="asset folder: src/internvl_lab/assets/NAME")
 
 
 def execute(args: argparse.Namespace) -> None:

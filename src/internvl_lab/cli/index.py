@@ -25,7 +25,9 @@ def execute(args: argparse.Namespace) -> None:
     system = "" if mini and args.system is None else args.system
     template = ChatTemplate(load_tokenizer("asset:tokenizer" if mini else args.tokenizer), system)
     index = load_or_build_index(args.shards, template)
-    log.info("%s: %d shards, %d samples, %d problems", args.shards, len(index.shard_names), len(index), len(index.problems))
+    log.info(
+        "%s: %d shards, %d samples, %d problems", args.shards, len(index.shard_names), len(index), len(index.problems)
+    )
     for reason, count in Counter(problem[2] for problem in index.problems).most_common():
         log.info("  %s: %d", reason, count)
     for shard, key, reason, detail in index.problems:

@@ -1,6 +1,6 @@
 """Compose `conf/` into a typed `RunConfig`: the one place of this room that knows Hydra.
 
-    overrides ──Hydra──> DictConfig ──resolve──> dict ──from_mapping──> RunConfig
+overrides ──Hydra──> DictConfig ──resolve──> dict ──from_mapping──> RunConfig
 """
 
 from __future__ import annotations
