@@ -155,7 +155,7 @@ def describe_parts(model: InternVL) -> list[str]:
 
 @torch.no_grad()
 def fingerprint(parameters: Iterable[Tensor]) -> int:
-    """Return a number that changes when any bit of the tensors does (sums of bit patterns, mixed by position).
+    """Return a number that changes when any bit of the tensors (any shape) does: bit patterns, mixed by position.
 
     One pass over the memory; on a GPU one number comes back per tensor. Sharded tensors are gathered one by one,
     so that the number is the same on all ranks and for any sharding.

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 
 def parameters_with_gradient(optimizer: Optimizer) -> list[Tensor]:
-    """Return the optimizer's parameters that have a gradient, in the optimizer's order."""
+    """Return the optimizer's parameters (any shape) that have a gradient, in the optimizer's order."""
     return [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
 
 
@@ -28,7 +28,7 @@ def global_norm(parameters: Iterable[Tensor]) -> Tensor:
 
 
 def scale(parameters: Iterable[Tensor], factor: float) -> None:
-    """Multiply all gradients by `factor`, in place."""
+    """Multiply all gradients (any shape) by `factor`, in place."""
     found = [p.grad for p in parameters if p.grad is not None]
     if found:
         torch._foreach_mul_(found, factor)
@@ -43,6 +43,6 @@ def clip_factor(norm: float, max_norm: float) -> float:
 
 
 def drop(parameters: Iterable[Tensor]) -> None:
-    """Remove all gradients: the optimizer then changes neither weights nor moments."""
+    """Remove all gradients (any shape): the optimizer then changes neither weights nor moments."""
     for parameter in parameters:
         parameter.grad = None

@@ -108,7 +108,7 @@ class StepTotals:
             all_reduce: sums a tensor over ranks.
 
         Returns:
-            (2 + 2K + len(COUNTS),) float64: weighted loss, weight, the same by source, counts.
+            (F,) float64, F = 2 + 2K + len(COUNTS): weighted loss, weight, the same by source, counts.
 
         Raises:
             RuntimeError: no pack was added.
