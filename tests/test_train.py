@@ -1,0 +1,77 @@
+"""The command line as a person types it: in a process of its own, read by exit status and output."""
+
+import subprocess
+import sys
+
+import pytest
+
+from internvl_lab.config.compose import CONFIG_DIR
+
+EXPERIMENTS = sorted(path.stem for path in (CONFIG_DIR / "experiment").glob("*.yaml"))
+SCRATCH = "init_from={vision: null, projector: null, language: null}"
+
+
+def train(repository, folder, *overrides):
+    """Run `python train.py OVERRIDES` inside `folder`; returns (exit status, standard output, standard error)."""
+    command = [sys.executable, str(repository / "train.py"), *overrides]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=500, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_train_py_is_short(repository):
+    assert len((repository / "train.py").read_text(encoding="utf-8").splitlines()) <= 60
+
+
+@pytest.mark.slow
+def test_a_wrong_value_is_one_line_and_status_2(repository, tmp_path):
+    status, _, errors = train(repository, tmp_path, "tiling.max_tiles=0")
+    assert status == 2
+    assert errors.strip() == "error: tiling: min_tiles=1 and max_tiles=0 do not fit"
+    status, _, errors = train(repository, tmp_path, "experiment=scaling_6b_vit")
+    assert status == 2
+    assert errors.startswith("error: the weights of model.vision (internvit_6b)")
+    assert len(errors.strip().splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_runs_two_steps(name, repository, tmp_path):
+    start = [] if name == "pretrain_language" else [SCRATCH]
+    status, output, errors = train(repository, tmp_path, f"experiment={name}", "scale=mini", "debug=tiny", *start)
+    assert status == 0, output + errors
+    assert (tmp_path / "outputs" / "latest").is_dir()
+
+
+@pytest.mark.slow
+def test_multirun_over_the_encoders_makes_two_runs(repository, tmp_path):
+    axis = "model/vision=mini/internvit_300m,mini/internvit_6b"
+    command = ("-m", "experiment=scaling_6b_vit", "scale=mini", "debug=tiny", "max_steps_per_stage=1", SCRATCH, axis)
+    status, output, errors = train(repository, tmp_path, *command)
+    assert status == 0, output + errors
+    assert len(list((tmp_path / "outputs" / "scaling_6b_vit").glob("*/metrics.json"))) == 2
+    assert {path.name for path in tmp_path.iterdir()} == {"outputs", "data"}
+
+
+@pytest.mark.slow
+def test_multirun_with_lightning_s_launcher_is_refused(repository, tmp_path):
+    status, output, errors = train(repository, tmp_path, "-m", "seed=1,2", "trainer=ddp_sim", "debug=tiny")
+    assert status != 0
+    assert "run the whole sweep again on every rank" in output + errors
+
+
+@pytest.mark.slow
+def test_two_ranks_train_like_one(repository, tmp_path):
+    common = ("debug=tiny", SCRATCH, "packing.packs_per_step=2", "packing.max_tokens=512", "packing.max_tiles=16")
+    stages = ("recipe.stages.stage1.packs_per_step=2", "recipe.stages.stage1_5.packs_per_step=2")
+    losses = {}
+    for name, trainer in (("one", ()), ("two", ("trainer=ddp_sim",))):
+        folder = tmp_path / name
+        folder.mkdir()
+        status, output, errors = train(repository, folder, *common, *stages, "trainer.accelerator=cpu", *trainer)
+        assert status == 0, output + errors
+        lines = (folder / "outputs" / "latest" / "metrics.csv").read_text(encoding="utf-8").splitlines()
+        column = lines[0].split(",").index("train/loss")
+        losses[name] = [float(line.split(",")[column]) for line in lines[1:] if line.split(",")[column]]
+    assert len(losses["one"]) == 6
+    assert losses["two"] == pytest.approx(losses["one"], rel=1e-5)
