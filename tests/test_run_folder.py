@@ -1,7 +1,6 @@
-import json
 import time
 
-from internvl_lab.run_folder import RunFolder, write_atomically
+from internvl_lab.run_folder import RunFolder
 
 
 def test_time_adds_up_over_restarts(tmp_path):
@@ -42,8 +41,3 @@ def test_open_says_whether_a_run_lies_there_and_fresh_empties_it(tmp_path):
     assert folder.open(fresh=False) is True
     assert folder.open(fresh=True) is False
     assert list(folder.path.iterdir()) == []
-
-
-def test_atomic_write_leaves_no_temporary_file(tmp_path):
-    write_atomically(tmp_path / "a.json", json.dumps([1]))
-    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]

@@ -23,6 +23,8 @@ from typing import Any
 
 import psutil
 
+from internvl_lab.atomic import write_atomic
+
 TICK_S = 2.0
 
 
@@ -72,7 +74,7 @@ class RunFolder:
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Mark the run as finished and point `latest` at it."""
-        write_atomically(self.path / "finished.json", json.dumps(dict(result), indent=2) + "\n")
+        write_atomic(self.path / "finished.json", json.dumps(dict(result), indent=2) + "\n")
         self.link_latest()
 
     def link_latest(self) -> None:
@@ -93,11 +95,4 @@ class RunFolder:
 
     def _write_elapsed(self, now: float) -> None:
         sessions = self._sessions() | {f"{self.started_s:.2f}": round(now - self.started_s, 2)}
-        write_atomically(self.path / "elapsed.json", json.dumps(sessions))
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write `text` to `path` so that a reader or a kill never sees half a file."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+        write_atomic(self.path / "elapsed.json", json.dumps(sessions))

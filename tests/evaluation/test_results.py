@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
-
-from internvl_lab.evaluation.results import EvaluationResult, Prediction, PredictionStore, TaskResult, write_atomic
+from internvl_lab.evaluation.results import EvaluationResult, Prediction, PredictionStore, TaskResult
 
 
 def prediction(key: str, correct: bool, blind: bool | None = False, error: str = "") -> Prediction:
@@ -78,15 +76,3 @@ def test_store_without_folder_keeps_nothing() -> None:
     store = PredictionStore(None, {})
     store.save("ocr", (prediction("1", True),))
     assert store.load("ocr") is None
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write_atomic(tmp_path / "deep" / "file.txt", "old")
-
-    def fail(descriptor: int) -> None:
-        raise OSError("disk full")
-
-    monkeypatch.setattr("os.fsync", fail)
-    with pytest.raises(OSError, match="disk full"):
-        write_atomic(path, b"new")
-    assert path.read_text() == "old"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from internvl_lab.tracking.append_only import complete_lines, replace_text, rows_until
+from internvl_lab.tracking.append_only import complete_lines, rows_until
 
 ROWS = [("stage1", 1), ("stage1", 2), ("stage2", 1), ("stage2", 2), ("report", 0)]
 
@@ -30,24 +30,3 @@ def test_only_complete_lines_count(tmp_path: Path) -> None:
     assert complete_lines(path) == []
     path.write_text("one\ntwo \u2028 with a separator\nthr", encoding="utf-8")
     assert complete_lines(path) == ["one\n", "two \u2028 with a separator\n"]
-
-
-def test_replace_leaves_nothing_beside(tmp_path: Path) -> None:
-    path = tmp_path / "log"
-    replace_text(path, "old")
-    replace_text(path, "new")
-    assert [p.name for p in tmp_path.iterdir()] == ["log"]
-    assert path.read_text() == "new"
-
-
-def test_a_failed_replace_keeps_the_old_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "log"
-    replace_text(path, "old")
-
-    def fail(*_: object, **__: object) -> None:
-        raise OSError("disk full")
-
-    monkeypatch.setattr(Path, "write_text", fail)
-    with pytest.raises(OSError, match="disk full"):
-        replace_text(path, "new")
-    assert path.read_text() == "old"

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from internvl_lab.atomic import write_atomic
 from internvl_lab.errors import ShardError
 
 logger = logging.getLogger(__name__)
@@ -69,9 +70,7 @@ class QuarantineLog:
                     kept.append(line + "\n")
             except (ValueError, KeyError, TypeError):
                 continue
-        temporary = self.path.with_name(self.path.name + ".partial")
-        temporary.write_text("".join(kept), encoding="utf-8")
-        temporary.replace(self.path)
+        write_atomic(self.path, "".join(kept))
 
     def _write(self, entry: dict[str, object]) -> None:
         """Append one line."""

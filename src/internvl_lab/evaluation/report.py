@@ -19,9 +19,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from internvl_lab.atomic import write_atomic
 from internvl_lab.evaluation.contact_sheet import draw_contact_sheet, show_question
 from internvl_lab.evaluation.curves import draw_loss_curves, read_curves
-from internvl_lab.evaluation.results import EvaluationResult, write_atomic
+from internvl_lab.evaluation.results import EvaluationResult
 from internvl_lab.evaluation.table import METRIC_NAMES, score_cells
 
 LONGEST_CELL = 120

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
+
+from internvl_lab.atomic import write_atomic
 
 logger = logging.getLogger(__name__)
 
@@ -159,15 +160,3 @@ class PredictionStore:
         if self.folder is None:
             raise ValueError("this store has no folder")
         return self.folder / f"{task}.jsonl"
-
-
-def write_atomic(path: Path, data: str | bytes) -> Path:
-    """Write a file so that a reader sees all of it or the old one, also after a crash."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as stream:
-        stream.write(data.encode() if isinstance(data, str) else data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(partial, path)
-    return path

@@ -10,8 +10,8 @@
 
 from __future__ import annotations
 
+import io
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -24,10 +24,10 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
+from internvl_lab.atomic import write_atomic
 from internvl_lab.errors import ConfigError
 from internvl_lab.scaling.curves import read_loss
 from internvl_lab.scaling.table import DONE, FILE_NAME, RowResult
-from internvl_lab.tracking.append_only import replace_text
 
 COLUMNS = ("row", "params", "score ± s.e.", "gain", "blind", "loss", "train s")
 """Few and narrow, so that labels are readable on a terminal of 80 columns."""
@@ -61,8 +61,8 @@ def write_comparison(
         paths["comparison"] = study_dir / "comparison.png"
         _draw(done, title, paths["comparison"])
     rows = [{**asdict(r), "tasks": dict(r.tasks), "gain_over_baseline": gain(r, reference)} for r in results]
-    replace_text(paths["report"], _render(results, reference, title, "comparison" in paths))
-    replace_text(paths["metrics"], json.dumps({"baseline": reference.label, "rows": rows}, indent=1) + "\n")
+    write_atomic(paths["report"], _render(results, reference, title, "comparison" in paths))
+    write_atomic(paths["metrics"], json.dumps({"baseline": reference.label, "rows": rows}, indent=1) + "\n")
     console = console or Console()
     console.print(comparison_table(results, reference, title))
     for name, path in paths.items():
@@ -163,9 +163,9 @@ def _draw(results: Sequence[RowResult], title: str, path: Path) -> None:
         axes[1].set(xlabel="tokens", ylabel="training loss (moving average)")
         axes[1].grid(alpha=0.3)
         axes[1].legend(fontsize=8)
-    partial = path.with_name(f".{path.name}.partial")
-    figure.savefig(partial, format="png")
-    os.replace(partial, path)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png")
+    write_atomic(path, picture.getvalue())
 
 
 def _draw_scores(axes: Axes, results: Sequence[RowResult]) -> None:

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from internvl_lab.atomic import write_atomic
 from internvl_lab.errors import InternVLLabError
 from internvl_lab.scaling.curves import final_loss
 from internvl_lab.scaling.rows import Row
-from internvl_lab.tracking.append_only import replace_text
 
 FILE_NAME = "study.csv"
 PENDING, DONE, FAILED = "pending", "done", "failed"
@@ -112,7 +112,7 @@ def write_table(study_dir: Path, results: Sequence[RowResult]) -> Path:
         cells = [getattr(result, column) for column in _COLUMNS] + [result.tasks.get(name) for name in tasks]
         writer.writerow(["" if cell is None else cell for cell in cells])
     study_dir.mkdir(parents=True, exist_ok=True)
-    replace_text(study_dir / FILE_NAME, buffer.getvalue())
+    write_atomic(study_dir / FILE_NAME, buffer.getvalue())
     return study_dir / FILE_NAME
 
 

@@ -6,7 +6,6 @@ before the run continues, so that the finished file equals that of an uninterrup
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
@@ -20,13 +19,6 @@ def complete_lines(path: Path) -> list[str]:
         return []
     *lines, _torn = path.read_text(encoding="utf-8").split("\n")
     return [line + "\n" for line in lines]
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Write `text` to `path` so that neither a reader nor a kill ever sees half of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
 
 
 def rows_until(rows: Iterable[Row], position: Callable[[Row], tuple[str, int]], stage: str, step: int) -> list[Row]:

@@ -16,7 +16,8 @@ from typing import Any, TextIO
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from internvl_lab.tracking.append_only import complete_lines, replace_text, rows_until
+from internvl_lab.atomic import write_atomic
+from internvl_lab.tracking.append_only import complete_lines, rows_until
 
 FILE_NAME = "metrics.csv"
 _FIXED = ("stage", "step")
@@ -108,7 +109,7 @@ class CsvLog(Logger):
         self._close()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         body = (_format([row.get(column, "") for column in columns]) for row in rows)
-        replace_text(self.path, _format(columns) + "".join(body))
+        write_atomic(self.path, _format(columns) + "".join(body))
         self._columns = columns
 
     def _open(self) -> TextIO:

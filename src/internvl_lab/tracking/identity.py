@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from internvl_lab.tracking.append_only import replace_text
+from internvl_lab.atomic import write_atomic
 
 PACKAGES = (
     "internvl-lab",
@@ -112,8 +112,8 @@ def write_identity(run_dir: Path, resolved: Mapping[str, Any], overrides: Sequen
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     plain = json.loads(json.dumps(resolved, default=str))
-    replace_text(run_dir / "config.yaml", yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
-    replace_text(run_dir / "overrides.yaml", yaml.safe_dump(list(overrides), allow_unicode=True))
+    write_atomic(run_dir / "config.yaml", yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
+    write_atomic(run_dir / "overrides.yaml", yaml.safe_dump(list(overrides), allow_unicode=True))
     path = run_dir / "identity.json"
     starts: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["starts"] if path.is_file() else []
     start = {
@@ -123,4 +123,4 @@ def write_identity(run_dir: Path, resolved: Mapping[str, Any], overrides: Sequen
         "overrides": list(overrides),
     }
     identity = {"hash": config_hash(resolved), "starts": [*starts, start]}
-    replace_text(path, json.dumps(identity, indent=2) + "\n")
+    write_atomic(path, json.dumps(identity, indent=2) + "\n")

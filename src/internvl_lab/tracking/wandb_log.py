@@ -15,8 +15,8 @@ from typing import Any
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from internvl_lab.atomic import write_atomic
 from internvl_lab.errors import ConfigError
-from internvl_lab.tracking.append_only import replace_text
 
 AXES = ("tokens", "samples", "tiles", "flops")
 """Cumulative counters that any other metric can be drawn over."""
@@ -163,5 +163,5 @@ def run_id(run_dir: Path) -> str:
     """Return the W&B id of the run in `run_dir`, the same at every start; made at the first."""
     path = run_dir / ID_FILE
     if not path.is_file():
-        replace_text(path, uuid.uuid4().hex[:8] + "\n")
+        write_atomic(path, uuid.uuid4().hex[:8] + "\n")
     return path.read_text(encoding="utf-8").strip()

@@ -8,8 +8,9 @@ from typing import Any, TextIO
 
 import lightning as L
 
+from internvl_lab.atomic import write_atomic
 from internvl_lab.data.batch import Batch
-from internvl_lab.tracking.append_only import complete_lines, replace_text, rows_until
+from internvl_lab.tracking.append_only import complete_lines, rows_until
 from internvl_lab.training.module import as_step_module
 
 
@@ -40,7 +41,7 @@ class Journal(L.Callback):
         """Drop the lines after `step` of `stage`, and half a last line."""
         lines = [(json.loads(line), line) for line in complete_lines(self.path)]
         kept = rows_until(lines, lambda pair: (pair[0]["stage"], pair[0]["step"]), stage, step)
-        replace_text(self.path, "".join(line for _, line in kept))
+        write_atomic(self.path, "".join(line for _, line in kept))
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int

@@ -1,0 +1,24 @@
+from pathlib import Path
+
+import pytest
+
+from internvl_lab.atomic import write_atomic
+
+
+def test_the_new_text_replaces_the_old_and_nothing_lies_beside(tmp_path: Path) -> None:
+    path = write_atomic(tmp_path / "deep" / "file.txt", "old")
+    write_atomic(path, "neu ü")
+    assert path.read_text(encoding="utf-8") == "neu ü"
+    assert [p.name for p in path.parent.iterdir()] == ["file.txt"]
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_atomic(tmp_path / "file.bin", b"old")
+
+    def fail(descriptor: int) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr("os.fsync", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_atomic(path, b"new")
+    assert path.read_bytes() == b"old"
