@@ -114,6 +114,8 @@ class DataConfig:
     """`token`, `sample` or `square`. Source: InternVL 2.5, equation 5; spec section 5."""
     weight_unit: str = "sample"
     """Length that enters the weight: whole `sample` (authors' code) or single `response` (paper)."""
+    region_targets: bool = False
+    """Ask visual tokens for the words of the `regions` they look at; for pretraining a small encoder."""
     num_workers: int = 1
     prefetch_factor: int = 4
     journal: bool = False

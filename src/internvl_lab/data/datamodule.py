@@ -189,7 +189,9 @@ class MultimodalDataModule(L.LightningDataModule):
     def _encoder(self) -> SampleEncoder:
         """Build the encoder of the stage."""
         data = self.cfg.data
-        return SampleEncoder(self.template, self.cfg.tiling, data.jpeg, data.loss_averaging, data.weight_unit)
+        return SampleEncoder(
+            self.template, self.cfg.tiling, data.jpeg, data.loss_averaging, data.weight_unit, data.region_targets
+        )
 
     def _mixture(self, name: str) -> Mixture:
         """Load the indexes of a mixture; stop if too many of its samples are faulty."""
@@ -224,4 +226,5 @@ class MultimodalDataModule(L.LightningDataModule):
         """Return the plan's fingerprint, its `config` extended by what the encoder depends on."""
         plan, data = self.plan.fingerprint, self.cfg.data
         encoding = [self.template.fingerprint, repr(data.jpeg), data.loss_averaging, data.weight_unit, self.stage.name]
+        encoding += ["regions"] if data.region_targets else []
         return {"index": plan["index"], "config": hash16([plan["config"], encoding])}

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from internvl_lab.config import JpegConfig, SourceConfig, TilingConfig
 from internvl_lab.constants import IGNORE_INDEX
+from internvl_lab.data.regions import RegionTargets, regions_by_image
 from internvl_lab.data.tiling import count_tiles, tile_budget, tile_image
 from internvl_lab.data.transforms import decode_image, jpeg_augment
 from internvl_lab.data.weights import token_weights
@@ -56,13 +57,21 @@ class SampleEncoder:
         template: chat template with its tokenizer.
         tiling, jpeg: how images are cut and re-encoded.
         averaging, unit: loss weights, see `token_weights`.
+        regions: also supervise visual tokens with the words of the record's regions.
     """
 
     def __init__(
-        self, template: ChatTemplate, tiling: TilingConfig, jpeg: JpegConfig, averaging: str, unit: str
+        self,
+        template: ChatTemplate,
+        tiling: TilingConfig,
+        jpeg: JpegConfig,
+        averaging: str,
+        unit: str,
+        regions: bool = False,
     ) -> None:
         self.template, self.tiling, self.jpeg = template, tiling, jpeg
         self.averaging, self.unit = averaging, unit
+        self.regions = RegionTargets(template, tiling) if regions else None
 
     def encode(
         self,
@@ -93,6 +102,10 @@ class SampleEncoder:
         encoded = self.template.encode(record.turns, counts, record.key)
         labels = _shift(encoded.labels, IGNORE_INDEX)
         weights = token_weights(labels, _shift(encoded.response_ids, -1), self.averaging, self.unit)
+        if self.regions is not None and pictures:
+            rng = sample_rng(seed, epoch, f"{record.key}/regions")
+            sizes = [picture.size for picture in pictures]
+            self._add_regions(record, sizes, (limit, thumbnail), encoded.input_ids, labels, weights, rng)
         tiles = self._stack(groups)
         if augment and source.jpeg and self.jpeg.enabled and not record.is_video and len(tiles):
             tiles = jpeg_augment(tiles, self.jpeg, sample_rng(seed, epoch, record.key))
@@ -105,6 +118,29 @@ class SampleEncoder:
             source_id=source_id,
             task=str(record.metadata.get("task") or ""),
         )
+
+    def _add_regions(
+        self,
+        record: Record,
+        sizes: Sequence[tuple[int, int]],
+        limits: tuple[int, bool],
+        input_ids: Ids,
+        labels: Ids,
+        weights: NDArray[np.float32],
+        rng: np.random.Generator,
+    ) -> None:
+        """Write targets and weights of the visual tokens into `labels` and `weights`, both (T,), in place.
+
+        They are averaged as a response of their own: w = 1 / x^p over their number x.
+        """
+        regions = regions_by_image(record.metadata, len(sizes))
+        if self.regions is None or not regions:
+            return
+        parts = [self.regions.of_image(size, r, *limits, rng) for size, r in zip(sizes, regions, strict=True)]
+        targets = np.concatenate(parts)
+        positions = np.flatnonzero(input_ids == self.template.context_id)
+        labels[positions] = targets
+        weights[positions] = token_weights(targets, np.zeros_like(targets), self.averaging, "sample")
 
     def tokens_per_image(
         self, sizes: Sequence[tuple[int, int]], source_max_tiles: int | None, is_video: bool

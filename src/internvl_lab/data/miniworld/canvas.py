@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from internvl_lab.data.miniworld.font import GLYPH_HEIGHT, GLYPH_WIDTH, glyph_mask
+from internvl_lab.data.miniworld.marks import mark
 
 Canvas = NDArray[np.uint8]
 Color = tuple[int, int, int]
@@ -143,7 +144,9 @@ def paint_text(canvas: Canvas, text: str, x: int, y: int, scale: int, pitch: int
     """
     for position, character in enumerate(text):
         if character != " ":
-            paint_mask(canvas, glyph_mask(character, scale), x + position * pitch, y, color)
+            left = x + position * pitch
+            paint_mask(canvas, glyph_mask(character, scale), left, y, color)
+            mark(canvas, (left, y, left + GLYPH_WIDTH * scale, y + GLYPH_HEIGHT * scale), character)
 
 
 def text_size(text: str, scale: int, pitch: int) -> tuple[int, int]:

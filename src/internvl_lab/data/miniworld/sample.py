@@ -16,6 +16,7 @@ from typing import Any
 from internvl_lab.constants import IMAGE_PLACEHOLDER, VIDEO_PLACEHOLDER
 from internvl_lab.data.miniworld.canvas import encode_jpeg
 from internvl_lab.data.miniworld.draft import Draft, Question, fits_split
+from internvl_lab.data.miniworld.marks import recording, regions_of
 from internvl_lab.data.miniworld.tasks_chart import chart
 from internvl_lab.data.miniworld.tasks_language import text_only
 from internvl_lab.data.miniworld.tasks_objects import attribute, captioning, counting, existence, grounding
@@ -87,7 +88,8 @@ def build_record(key: str, task: str, draft: Draft, questions: Sequence[Question
     """Write a draft as one record of the authors' JSONL.
 
     Beside the format's own fields it carries `task`, `answer` (of the first question),
-    `combination` (what the split was decided by) and `scenes` (a description of each picture).
+    `combination` (what the split was decided by) and `scenes` (a description of each picture);
+    `make_sample` adds `regions` ([x0, y0, x1, y1, words] of everything painted, by picture).
     """
     turns = []
     for number, question in enumerate(questions):
@@ -116,8 +118,13 @@ def make_sample(split: str, index: int, seed: int, task: str, with_images: bool 
     """
     draft, questions = draw(split, index, seed, task)
     key = f"{split}-{index:06d}"
-    images = tuple(("jpg", encode_jpeg(canvas)) for canvas in draft.paint()) if with_images else ()
-    return RawSample(key=key, record=build_record(key, task, draft, questions), images=images)
+    record = build_record(key, task, draft, questions)
+    if not with_images:
+        return RawSample(key=key, record=record, images=())
+    with recording() as marks:
+        canvases = draft.paint()
+    record["regions"] = regions_of(canvases, marks)
+    return RawSample(key=key, record=record, images=tuple(("jpg", encode_jpeg(canvas)) for canvas in canvases))
 
 
 def check_choice(split: str, tasks: Sequence[str]) -> tuple[str, ...]:

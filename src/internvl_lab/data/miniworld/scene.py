@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from random import Random
 
 from internvl_lab.data.miniworld.canvas import Canvas, Color, background, paint_shape
+from internvl_lab.data.miniworld.marks import mark
 from internvl_lab.data.miniworld.vocabulary import COLORS, SHAPES
 
 Box = tuple[int, int, int, int]
@@ -153,4 +154,5 @@ def paint_scene(scene: Scene) -> Canvas:
     canvas = background(scene.grid.width, scene.grid.height, dark_color(rng), rng.getrandbits(20))
     for placed in scene.things:
         paint_shape(canvas, placed.thing.shape, placed.box, shade(rng, placed.thing.color))
+        mark(canvas, placed.box, placed.thing.name)
     return canvas

@@ -6,6 +6,7 @@ from random import Random
 
 from internvl_lab.data.miniworld.canvas import Canvas, background, paint_rectangle, paint_text
 from internvl_lab.data.miniworld.draft import Draft, Question
+from internvl_lab.data.miniworld.marks import mark
 from internvl_lab.data.miniworld.scene import dark_color, shade
 from internvl_lab.data.miniworld.vocabulary import COLORS
 
@@ -71,5 +72,7 @@ def _paint_chart(size: tuple[int, int], bars: list[tuple[str, int]], seed: int) 
     for position, (color, value) in enumerate(bars):
         fill = int(slot * rng.uniform(0.55, 0.8))
         x = int(MARGIN + position * slot + rng.uniform(0.2, 0.8) * (slot - fill))
-        paint_rectangle(canvas, (x, base - value * UNIT, x + fill, base), shade(rng, color))
+        bar = (x, base - value * UNIT, x + fill, base)
+        paint_rectangle(canvas, bar, shade(rng, color))
+        mark(canvas, bar, color)
     return canvas
