@@ -122,7 +122,7 @@ def test_chosen_tasks_only() -> None:
 def test_without_images_the_record_is_the_same() -> None:
     for index, task in enumerate(TASKS):
         full, bare = (make_sample("pretrain", index, SEED, task, with_images=flag) for flag in (True, False))
-        assert full.record == bare.record
+        assert {k: v for k, v in full.record.items() if k != "regions"} == bare.record  # regions come from painting
         assert bare.images == ()
 
 
