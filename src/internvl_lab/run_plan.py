@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -18,13 +19,13 @@ def print_plan(config: RunConfig, console: Console | None = None) -> None:
     counts = count_parameters(build_on_meta(config.model))
     console.print(f"experiment {config.experiment}, scale {config.scale.name}, seed {config.seed}")
     console.print(_parts_table(config, counts))
-    console.print(_stages_table(config, counts))
+    console.print(_stages_table(config))
     for axis, values in config.sweep.axes.items():
         console.print(f"sweep {config.sweep.name}: {axis} = {', '.join(map(str, values))}")
 
 
 def _parts_table(config: RunConfig, counts: dict[str, int]) -> Table:
-    table = Table("part", "name", "parameters", "weights", title="parts")
+    table = Table("part", "name", "parameters", "weights", title="parts", box=box.SIMPLE)
     for part in PARTS:
         name = getattr(config.model, part).name
         table.add_row(part, name, f"{counts[part]:,}", _weights_state(config.init_from.part(part)))
@@ -42,15 +43,14 @@ def _weights_state(source: str | None) -> str:
     return source
 
 
-def _stages_table(config: RunConfig, counts: dict[str, int]) -> Table:
-    columns = ("stage", "trains", "trainable", "steps", "packs/step", "peak rate", "mixture", "TFLOP/step at most")
-    table = Table(*columns, title="stages")
+def _stages_table(config: RunConfig) -> Table:
+    columns = ("stage", "trains", "steps", "packs", "rate", "mixture", "TFLOP/step")
+    table = Table(*columns, title="stages (packs a step; TFLOP a step at most)", box=box.SIMPLE)
     for stage in config.stages.values():
         packs = stage.packs_per_step or config.packing.packs_per_step
         table.add_row(
             stage.name,
-            ", ".join(stage.trainable),
-            f"{sum(counts[part] for part in stage.trainable):,}",
+            ", ".join(stage.trainable) if len(stage.trainable) < len(PARTS) else "everything",
             f"{stage.max_steps:,}",
             str(packs),
             f"{stage.learning_rate:g}",
