@@ -2,7 +2,7 @@
 #
 #   VENV    where the environment lives: .venv, or the active conda environment made from environment.yml
 #   PYTHON  the interpreter that creates it; without it, the first usable one of python3, python3.13, ... is taken
-#   ARGS    overrides for train.py, for example  make train ARGS="seed=1 trainer.max_steps=20"
+#   ARGS    overrides for train.py, for example  make train ARGS="seed=1 max_steps_per_stage=20"
 #   JOBS    processes of the test run
 
 # torch is pinned here and not hashed in requirements.lock: its build depends on the machine. It is installed first,

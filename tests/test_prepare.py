@@ -1,18 +1,29 @@
+import shutil
 from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
 
-from internvl_lab.config.compose import compose
+from internvl_lab.config.compose import compose, compose_raw, plain, typed_config
 from internvl_lab.errors import ConfigError, MissingWeightsError
-from internvl_lab.prepare import build_template, refuse_multirun_launcher, with_shards
+from internvl_lab.prepare import (
+    build_template,
+    check_trainer,
+    rank_of_process,
+    refuse_multirun_launcher,
+    run_hash,
+    sources_of,
+    with_shards,
+)
 
 
-@pytest.mark.parametrize("trainer", [{"devices": 2, "strategy": "ddp"}, {"devices": "auto"}, {"num_nodes": 2}])
+@pytest.mark.parametrize("trainer", [{"devices": 2, "strategy": "ddp"}, {"devices": [0, 1]}, {"num_nodes": 2}])
 def test_multirun_with_a_launcher_of_several_processes_is_refused(trainer):
     with pytest.raises(ConfigError, match="run the whole sweep again"):
         refuse_multirun_launcher(trainer, multirun=True)
     refuse_multirun_launcher(trainer, multirun=False)
+    refuse_multirun_launcher(trainer, multirun=True, launcher="submitit_slurm")
 
 
 def test_multirun_on_one_device_is_fine():
@@ -50,3 +61,43 @@ def test_the_mini_template_has_no_system_turn():
     template = build_template(compose())
     assert template.system_message == ""
     assert len(template.tokenizer) == compose().model.language.vocab_size
+
+
+@pytest.mark.parametrize("options", [{"accelerator": "abacus"}, {"no_such_argument": 1}, {"precision": "17-mixed"}])
+def test_what_lightning_refuses_is_a_configuration_error(options):
+    with pytest.raises(ConfigError, match=r"^trainer: "):
+        check_trainer(options)
+
+
+def test_a_run_is_named_by_the_content_of_its_weights_and_not_by_ranks(tmp_path):
+    def name(*overrides):
+        raw = compose_raw(overrides)
+        return run_hash(typed_config(raw), plain(raw))
+
+    asset = Path(str(files("internvl_lab"))) / "assets" / "qwen2_5_0_5b"
+    copy = tmp_path / "copy"
+    shutil.copytree(asset, copy)
+    assert name(f"init_from.language={copy}") == name(f"init_from.language={asset}")
+    (copy / "provenance.json").unlink()
+    assert name(f"init_from.language={copy}") != name(f"init_from.language={asset}")
+    assert name("trainer=ddp_sim", "trainer.accelerator=auto") == name()
+    assert name("seed=1") != name()
+
+
+def test_sources_are_what_lies_outside_the_package():
+    config = compose(["init_from.vision=some/dir", "ckpt_path=a.ckpt"])
+    assert sources_of(config) == [Path("some/dir"), Path("a.ckpt")]
+
+
+def test_only_the_first_node_prepares(monkeypatch):
+    assert rank_of_process() == 0
+    monkeypatch.setenv("NODE_RANK", "1")
+    assert rank_of_process() == 1
+
+
+def test_a_run_without_held_out_shards_goes_on_without_scores(tmp_path, caplog):
+    overrides = ["scale=full", f"paths.data_dir={tmp_path}"]
+    with caplog.at_level("WARNING", logger="internvl_lab.prepare"):
+        located = with_shards(compose(overrides))
+    assert "val" not in located.data.mixtures
+    assert "no held-out shards" in caplog.text

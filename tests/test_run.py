@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file
 
 from internvl_lab.config.compose import compose_raw, plain, typed_config
-from internvl_lab.errors import ConfigError, MissingWeightsError
+from internvl_lab.errors import CheckpointError, ConfigError, MissingWeightsError
 from internvl_lab.run import Invocation, run
 
 STAGES = ("stage1", "stage1_5", "stage2")
@@ -56,13 +56,13 @@ def changed(before, after):
     return {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
 
 
-def test_the_same_command_again_says_finished_and_trains_nothing(finished, caplog):
+def test_the_same_command_again_says_finished_and_trains_nothing(finished, capsys):
     root, score, folder = finished
     before = (folder / "metrics.json").stat().st_mtime_ns
-    with caplog.at_level("INFO"):
-        again, _ = execute(root, "debug=tiny", FROM_SCRATCH, "data.journal=true")
+    again, _ = execute(root, "debug=tiny", FROM_SCRATCH, "data.journal=true")
     assert again == score
     assert (folder / "metrics.json").stat().st_mtime_ns == before
+    assert "this run is finished" in capsys.readouterr().out
 
 
 def test_one_stage_starts_from_a_run(finished, tmp_path):
@@ -91,3 +91,22 @@ def test_plan_is_answered_before_any_weight_check(tmp_path):
 def test_multirun_with_lightning_s_launcher_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"trainer\.devices=2"):
         execute(tmp_path, "debug=tiny", "trainer=ddp_sim", multirun=True)
+
+
+def test_a_checkpoint_resumes_its_own_stage(finished, tmp_path):
+    _, _, folder = finished
+    checkpoint = next((folder / "stages" / "stage1_5" / "checkpoints").glob("*.ckpt"))
+    execute(tmp_path, "debug=tiny", FROM_SCRATCH, "evaluation.enabled=false", f"ckpt_path={checkpoint}")
+    rows = (tmp_path / "outputs/latest/metrics.csv").read_text().splitlines()
+    assert sum(row.startswith("stage1,") and "val/loss" not in row for row in rows) >= 2  # trained from the start
+    assert not any(row.startswith("stage1_5,1,") for row in rows)  # resumed after step 2
+    with pytest.raises(ConfigError, match="belongs to stage stage1_5"):
+        execute(tmp_path, "debug=tiny", FROM_SCRATCH, "stage=stage1", f"ckpt_path={checkpoint}")
+
+
+def test_a_checkpoint_that_is_none_is_one_sentence(tmp_path):
+    with pytest.raises(CheckpointError, match="does not exist"):
+        execute(tmp_path, "debug=tiny", FROM_SCRATCH, f"ckpt_path={tmp_path}/nothing.ckpt")
+    (tmp_path / "broken.ckpt").write_bytes(b"no checkpoint")
+    with pytest.raises(CheckpointError, match="not a readable checkpoint"):
+        execute(tmp_path, "debug=tiny", FROM_SCRATCH, f"ckpt_path={tmp_path}/broken.ckpt")

@@ -17,7 +17,8 @@ def test_full_scale_plan_needs_no_weights_and_counts_exactly():
     assert "5,536,496,000" in text
     assert "629,697,920" in text
     assert "(missing)" in text
-    assert "model/vision = full/internvit_300m, full/internvit_6b" in text
+    assert "model/vision=full/internvit_300m" in text
+    assert "model/vision=full/internvit_6b" in text
 
 
 def test_mini_plan_lists_stages_in_order():

@@ -4,7 +4,8 @@ import torch
 from internvl_lab.config.compose import compose
 from internvl_lab.data.batch import Batch
 from internvl_lab.models import step_flops
-from internvl_lab.run_stage import _world_size, count_flops
+from internvl_lab.prepare import world_size_of
+from internvl_lab.run_stage import count_flops
 
 
 @pytest.mark.parametrize(
@@ -18,7 +19,7 @@ from internvl_lab.run_stage import _world_size, count_flops
     ],
 )
 def test_processes_are_counted_as_lightning_will_start_them(options, expected):
-    assert _world_size(options) == expected
+    assert world_size_of(options) == expected
 
 
 def test_flops_of_a_pack_count_what_it_holds():

@@ -5,10 +5,10 @@ import pytest
 
 from internvl_lab.config.compose import compose_raw, plain, typed_config
 from internvl_lab.errors import InternVLLabError
+from internvl_lab.prepare import run_hash
 from internvl_lab.run import Invocation, run
 from internvl_lab.run_study import NO_SWEEP, _with_run
 from internvl_lab.scaling import Row
-from internvl_lab.tracking import config_hash
 
 SCRATCH = "init_from={vision: null, projector: null, language: null}"
 STUDY = ("experiment=scaling_6b_vit", "scale=mini", "debug=tiny", SCRATCH)
@@ -17,7 +17,7 @@ STUDY = ("experiment=scaling_6b_vit", "scale=mini", "debug=tiny", SCRATCH)
 def test_a_row_is_the_run_its_own_command_line_would_make():
     row = _with_run(Row("6b", ("model/vision=mini/internvit_6b",)), STUDY)
     alone = compose_raw([*STUDY, NO_SWEEP, "model/vision=mini/internvit_6b"])
-    assert row.key == config_hash(plain(alone))
+    assert row.key == run_hash(typed_config(alone), plain(alone))
     other = _with_run(Row("300m", ("model/vision=mini/internvit_300m",)), STUDY)
     assert other.key != row.key
     assert other.params < row.params

@@ -35,6 +35,33 @@ def test_a_wrong_value_is_one_line_and_status_2(repository, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["tiling.max_tilez=1"], "error: unknown key 'tiling.max_tilez'; known here: tile_size"),
+        (["experiment=nope"], "error: unknown choice 'experiment/nope'; choices in experiment: pretrain_language"),
+        (["trainer.precision=fp16"], "error: trainer.precision='fp16' must be one of 32-true"),
+        (["-m", "seed=1,2", "tiling.max_tilez=1"], "error: unknown key 'tiling.max_tilez'; known here: tile_size"),
+    ],
+)
+def test_a_typo_is_one_line_and_status_2(words, message, repository, tmp_path):
+    status, output, errors = train(repository, tmp_path, *words)
+    assert status == 2
+    assert errors.startswith(message)
+    assert len(errors.splitlines()) == 1
+    assert output == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_hydra_s_own_flags_work(repository, tmp_path):
+    status, output, errors = train(repository, tmp_path, "--cfg", "job", "-p", "tiling", "tiling.max_tiles=3")
+    assert (status, errors) == (0, "")
+    assert "max_tiles: 3" in output
+    assert train(repository, tmp_path, "--help")[0] == 0
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_runs_two_steps(name, repository, tmp_path):
     start = [] if name == "pretrain_language" else [SCRATCH]
@@ -56,8 +83,11 @@ def test_multirun_over_the_encoders_makes_two_runs(repository, tmp_path):
 @pytest.mark.slow
 def test_multirun_with_lightning_s_launcher_is_refused(repository, tmp_path):
     status, output, errors = train(repository, tmp_path, "-m", "seed=1,2", "trainer=ddp_sim", "debug=tiny")
-    assert status != 0
-    assert "run the whole sweep again on every rank" in output + errors
+    assert status == 2, output + errors
+    last = errors.splitlines()[-1]  # Hydra's own line before it says which job failed
+    assert last.startswith("error: ")
+    assert "run the whole sweep again on every rank" in last
+    assert "Traceback" not in errors
 
 
 @pytest.mark.slow

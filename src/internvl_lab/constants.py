@@ -39,3 +39,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 PARTS = ("vision", "projector", "language")
 """The three parts of the model, as stages, weights and parameter tables name them."""
+
+MIN_FRAMES = 8
+MAX_FRAMES = 32
+"""Frames kept of a video, drawn between these when shards are made. Source: InternVL 2.5, section 4.1."""

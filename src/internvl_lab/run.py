@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from rich.logging import RichHandler
 
@@ -25,7 +24,16 @@ from internvl_lab.config import InitConfig, RunConfig
 from internvl_lab.constants import PARTS
 from internvl_lab.errors import ConfigError
 from internvl_lab.evaluation import EvaluationResult, evaluate, show, write_report
-from internvl_lab.prepare import build_template, refuse_multirun_launcher, with_shards
+from internvl_lab.prepare import (
+    VAL_MIXTURE,
+    build_template,
+    check_trainer,
+    rank_of_process,
+    refuse_multirun_launcher,
+    run_hash,
+    sources_of,
+    with_shards,
+)
 from internvl_lab.run_folder import RunFolder
 from internvl_lab.run_plan import print_plan
 from internvl_lab.run_stage import StageRunner
@@ -35,12 +43,11 @@ from internvl_lab.tracking import (
     CsvLog,
     WandbLog,
     build_wandb,
-    config_hash,
     git_revision,
     package_versions,
     write_identity,
 )
-from internvl_lab.training import silence_lightning
+from internvl_lab.training import position_of, silence_lightning
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +60,8 @@ class Invocation:
     """The resolved configuration as plain containers: hashed, and kept in the run folder."""
     overrides: tuple[str, ...] = ()
     multirun: bool = False
+    launcher: str = "basic"
+    """Hydra's launcher."""
 
 
 def run(config: RunConfig, invocation: Invocation) -> float | None:
@@ -65,12 +74,15 @@ def run(config: RunConfig, invocation: Invocation) -> float | None:
     if config.plan:
         print_plan(config)
         return None
-    refuse_multirun_launcher(config.trainer, invocation.multirun)
+    refuse_multirun_launcher(config.trainer, invocation.multirun, invocation.launcher)
+    check_trainer(config.trainer)
     check_sources(config.init_from, config.model)
     if not config.stages and not config.sweep.axes:
         raise ConfigError("nothing to run: choose a recipe or a stage")
+    if config.ckpt_path is not None and (stage := position_of(Path(config.ckpt_path))[0]) not in config.stages:
+        raise ConfigError(f"ckpt_path={config.ckpt_path} belongs to stage {stage}, which this run does not have")
     if _is_study(config, invocation):
-        return run_sweep(config, invocation.overrides, config_hash(invocation.settings))
+        return run_sweep(config, invocation.overrides, run_hash(config, invocation.settings))
     return _run_single(config, invocation)
 
 
@@ -82,26 +94,33 @@ def _is_study(config: RunConfig, invocation: Invocation) -> bool:
 
 def _run_single(config: RunConfig, invocation: Invocation) -> float | None:
     """Run all stages, evaluate, report; continue where an earlier start was stopped."""
-    run_hash = config_hash(invocation.settings)
-    folder = RunFolder(Path(config.paths.output_dir) / config.experiment / run_hash)
-    rank = int(getattr(rank_zero_only, "rank", 0) or 0)  # as Lightning reads it from the launcher
+    name = run_hash(config, invocation.settings)
+    folder = RunFolder(Path(config.paths.output_dir) / config.experiment / name)
     if folder.finished and not config.fresh:
         log.info("this run is finished: %s (fresh=true runs it again)", folder.path)
         folder.link_latest()
         _show_paths(folder)
         return _score(folder.result)
-    if rank == 0:
-        if folder.open(config.fresh):
+    if rank_of_process() != 0:
+        return _work(config, invocation, folder)
+    with folder.locked():
+        if folder.open(config.fresh, sources_of(config)):
             log.info("resuming the unfinished run in %s", folder.path)
         write_identity(folder.path, invocation.settings, invocation.overrides)
+        with folder.clock():
+            return _work(config, invocation, folder)
+
+
+def _work(config: RunConfig, invocation: Invocation, folder: RunFolder) -> float | None:
+    """Do what a rank does in an open run folder: prepare, train; rank 0 also evaluates and reports."""
     if threads := config.trainer.get("num_threads"):
         torch.set_num_threads(int(threads))
     config = with_shards(config)
     template = build_template(config)
     csv, wandb = CsvLog(folder.path), build_wandb(folder.path, config.logger.get("wandb"), invocation.settings)
-    identity = {"config": run_hash, "revision": git_revision(), "versions": package_versions()}
+    identity = {"config": folder.path.name, "revision": git_revision(), "versions": package_versions()}
     weights = _run_stages(config, StageRunner(config, template, folder, csv, wandb, identity))
-    if rank != 0:
+    if rank_of_process() != 0:
         return None
     result = _evaluate(config, template, weights, folder) if config.evaluation.enabled else None
     return _finish(config, folder, result, wandb, identity)
@@ -122,13 +141,13 @@ def _run_stages(config: RunConfig, runner: StageRunner) -> Path:
 
 
 def _evaluate(config: RunConfig, template: ChatTemplate, weights: Path, folder: RunFolder) -> EvaluationResult | None:
-    """Score the final weights on the held-out mixture, where there is one."""
-    sources = list(config.data.mixtures.get("val", {}).values())
-    if not sources or not Path(sources[0].shards).is_dir():
-        log.warning("no held-out shards (data.mixtures.val): nothing is evaluated")
+    """Score the final weights on the first source of the held-out mixture, where there is one."""
+    sources = list(config.data.mixtures.get(VAL_MIXTURE, {}).values())
+    if not sources:
         return None
+    on_gpu = config.trainer.get("accelerator") != "cpu" and torch.cuda.is_available()
     return evaluate(
-        load_model(weights, attention=config.model.attention),
+        load_model(weights, attention=config.model.attention).to("cuda" if on_gpu else "cpu"),
         template,
         config.tiling,
         Path(sources[0].shards),

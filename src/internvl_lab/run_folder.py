@@ -12,11 +12,14 @@ outputs/latest -> the newest run
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,8 +27,21 @@ from typing import Any
 import psutil
 
 from internvl_lab.atomic import write_atomic
+from internvl_lab.errors import ConfigError
 
 TICK_S = 2.0
+WAIT_FOR_LOCK_S = 10.0
+"""A killed run's loader workers may hold its lock for a moment longer than it."""
+
+_claimed_process_start = threading.Event()
+
+
+def _start_of_run() -> float:
+    """Return the process's start for its first run (imports count), now for the next (Hydra multirun)."""
+    if _claimed_process_start.is_set():
+        return time.time()
+    _claimed_process_start.set()
+    return psutil.Process().create_time()
 
 
 @dataclass
@@ -33,9 +49,8 @@ class RunFolder:
     """Give access to one run's files; nothing here knows what a run consists of."""
 
     path: Path
-    started_s: float = field(default_factory=lambda: psutil.Process().create_time())
-    """Start of this process, seconds since the epoch: imports count as run time."""
-    _last_tick_s: float = 0.0
+    started_s: float = field(default_factory=_start_of_run)
+    """Start of this run in this process, seconds since the epoch."""
 
     @property
     def finished(self) -> bool:
@@ -52,20 +67,63 @@ class RunFolder:
         loaded: dict[str, Any] = json.loads((self.path / "finished.json").read_text(encoding="utf-8"))
         return loaded
 
-    def open(self, fresh: bool) -> bool:
-        """Create the folder, or empty it when `fresh`; return whether an unfinished run lies in it."""
+    def open(self, fresh: bool, sources: Collection[Path] = ()) -> bool:
+        """Create the folder, or empty it when `fresh`; return whether an unfinished run lies in it.
+
+        Args:
+            fresh: start anew.
+            sources: weights and checkpoints that this run reads.
+        Raises:
+            ConfigError: `fresh` would delete a source of the run.
+        """
         if fresh and self.path.exists():
-            shutil.rmtree(self.path)
+            for source in sources:
+                if source.resolve().is_relative_to(self.path.resolve()):
+                    raise ConfigError(f"fresh=true would delete {source}, which this run starts from; copy it first")
+            doomed = self.path.with_name(f".{self.path.name}.deleted-{os.getpid()}")
+            self.path.rename(doomed)  # at once: a kill in the middle of deleting must not leave half a run
+            shutil.rmtree(doomed)
         resumed = (self.path / "config.yaml").is_file()
         self.path.mkdir(parents=True, exist_ok=True)
         return resumed
 
-    def tick(self) -> None:
-        """Note the time this process has run, at most every two seconds, so that a kill loses little of it."""
-        now = time.time()
-        if now - self._last_tick_s >= TICK_S:
-            self._last_tick_s = now
-            self._write_elapsed(now)
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run for this process; the lock goes with the process, also when it is killed.
+
+        Raises:
+            ConfigError: another process holds it.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        deadline = time.monotonic() + WAIT_FOR_LOCK_S
+        with (self.path.parent / f".{self.path.name}.lock").open("w") as handle:
+            while True:
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError as error:
+                    if time.monotonic() > deadline:
+                        raise ConfigError(f"another process is running {self.path}") from error
+                    time.sleep(0.2)
+            yield
+
+    @contextmanager
+    def clock(self) -> Iterator[None]:
+        """Note the elapsed time every two seconds, so that a kill loses little of it."""
+        stop = threading.Event()
+
+        def beat() -> None:
+            while not stop.wait(TICK_S):
+                with contextlib.suppress(OSError):
+                    self._write_elapsed(time.time())
+
+        thread = threading.Thread(target=beat, name="run-clock", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
 
     def elapsed_s(self) -> float:
         """Return wall seconds over all starts of this run, this one included."""

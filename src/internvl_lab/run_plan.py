@@ -9,8 +9,9 @@ from rich.table import Table
 from internvl_lab.checkpoints import resolve_source
 from internvl_lab.config import RunConfig, StageConfig
 from internvl_lab.constants import PARTS
-from internvl_lab.errors import MissingWeightsError
+from internvl_lab.errors import CheckpointError, MissingWeightsError
 from internvl_lab.models import build_on_meta, count_parameters, step_flops
+from internvl_lab.scaling import describe, expand
 
 
 def print_plan(config: RunConfig, console: Console | None = None) -> None:
@@ -20,8 +21,8 @@ def print_plan(config: RunConfig, console: Console | None = None) -> None:
     console.print(f"experiment {config.experiment}, scale {config.scale.name}, seed {config.seed}")
     console.print(_parts_table(config, counts))
     console.print(_stages_table(config))
-    for axis, values in config.sweep.axes.items():
-        console.print(f"sweep {config.sweep.name}: {axis} = {', '.join(map(str, values))}")
+    if config.sweep.axes:
+        console.print(describe(expand(config.sweep)))
 
 
 def _parts_table(config: RunConfig, counts: dict[str, int]) -> Table:
@@ -38,7 +39,7 @@ def _weights_state(source: str | None) -> str:
         return "random"
     try:
         resolve_source(source)
-    except MissingWeightsError:
+    except (MissingWeightsError, CheckpointError):
         return f"{source} (missing)"
     return source
 
@@ -47,7 +48,7 @@ def _stages_table(config: RunConfig) -> Table:
     columns = ("stage", "trains", "steps", "packs", "rate", "mixture", "TFLOP/step")
     table = Table(*columns, title="stages (packs a step; TFLOP a step at most)", box=box.SIMPLE)
     for stage in config.stages.values():
-        packs = stage.packs_per_step or config.packing.packs_per_step
+        packs = config.packs_per_step(stage)
         table.add_row(
             stage.name,
             ", ".join(stage.trainable) if len(stage.trainable) < len(PARTS) else "everything",

@@ -6,7 +6,7 @@ weights of the stage before (or `init_from`) ─ initialise ─> InternVL ─ Tr
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,16 +20,14 @@ from internvl_lab.config import InitConfig, RunConfig, StageConfig
 from internvl_lab.data import Batch, Cost
 from internvl_lab.data.datamodule import MultimodalDataModule
 from internvl_lab.models import InternVL, pack_cost, step_flops
+from internvl_lab.prepare import build_trainer, world_size_of
 from internvl_lab.run_folder import RunFolder
 from internvl_lab.text import ChatTemplate
 from internvl_lab.tracking import CsvLog, WandbLog, last_values
-from internvl_lab.training import InternVLModule, build_callbacks, find_resume, loop_settings
+from internvl_lab.training import InternVLModule, build_callbacks, find_resume, loop_settings, position_of
 from internvl_lab.training.throughput import CUMULATIVE
 
 log = logging.getLogger(__name__)
-
-OWN_TRAINER_KEYS = ("num_threads",)
-"""Keys of the `trainer` group that are ours, not Lightning's."""
 
 
 @dataclass
@@ -56,7 +54,7 @@ class StageRunner:
         """
         config, run_dir = self.config, self.folder.path
         checkpoints = stage_dir(run_dir, stage.name) / "checkpoints"
-        resume = Path(config.ckpt_path) if config.ckpt_path else find_resume(checkpoints)
+        resume = choose_checkpoint(stage.name, config.ckpt_path, find_resume(checkpoints))
         if resume is None:
             self.csv.cut_back(stage.name, 0)  # rows of a start that was killed before its first checkpoint
         L.seed_everything(config.seed, verbose=False)
@@ -86,28 +84,26 @@ class StageRunner:
 
     def _trainer(self, stage: StageConfig, checkpoints: Path, step_offset: int) -> L.Trainer:
         config = self.config
-        packs_per_step = stage.packs_per_step or config.packing.packs_per_step
-        options = {k: v for k, v in config.trainer.items() if k not in OWN_TRAINER_KEYS}
+        packs_per_step = config.packs_per_step(stage)
+        options = config.trainer
         totals = last_values(self.folder.path, CUMULATIVE)
-        callbacks: list[L.Callback] = [
-            _Clock(self.folder),
-            *build_callbacks(
-                stage,
-                config.packing,
-                self.folder.path,
-                checkpoints,
-                step_offset=step_offset,
-                totals=totals,
-                journal=config.data.journal,
-                progress_bar=bool(config.callbacks.get("progress_bar", True)),
-            ),
-        ]
+        callbacks = build_callbacks(
+            stage,
+            config.packing,
+            self.folder.path,
+            checkpoints,
+            step_offset=step_offset,
+            totals=totals,
+            journal=config.data.journal,
+            progress_bar=bool(config.callbacks.get("progress_bar", True)),
+        )
         if config.callbacks.get("model_summary", True) and step_offset == 0:
             callbacks.append(RichModelSummary(max_depth=2))
         loggers = [self.csv] if self.wandb is None else [self.csv, self.wandb]
-        world_size = _world_size(options)
-        return L.Trainer(
-            **{**options, **loop_settings(stage, packs_per_step, world_size)},
+        world_size = world_size_of(options)
+        return build_trainer(
+            options,
+            **loop_settings(stage, packs_per_step, world_size),
             callbacks=callbacks,
             logger=loggers,
             enable_model_summary=False,
@@ -122,15 +118,22 @@ class StageRunner:
             log.info("%s: resumes from %s", stage.name, resume)
 
 
-class _Clock(L.Callback):
-    """Keep the run's wall time on disk while it trains."""
+def choose_checkpoint(stage: str, asked: str | None, newest: Path | None) -> Path | None:
+    """Choose what a stage resumes: the checkpoint asked for, unless it is another stage's or this run went further.
 
-    def __init__(self, folder: RunFolder) -> None:
-        self.folder = folder
-
-    def on_train_batch_end(self, *_: Any, **__: Any) -> None:
-        """Note the time; cheap, at most every two seconds."""
-        self.folder.tick()
+    Args:
+        stage: name of the stage.
+        asked: `ckpt_path`.
+        newest: newest checkpoint in the run folder.
+    Raises:
+        CheckpointError: `asked` is no checkpoint.
+    """
+    if asked is None:
+        return newest
+    asked_stage, asked_step = position_of(Path(asked))
+    if asked_stage != stage or (newest is not None and position_of(newest)[1] > asked_step):
+        return newest
+    return Path(asked)
 
 
 def count_flops(config: RunConfig, stage: StageConfig) -> Callable[[Batch], float]:
@@ -148,13 +151,3 @@ def count_flops(config: RunConfig, stage: StageConfig) -> Callable[[Batch], floa
         )
 
     return count
-
-
-def _world_size(options: Mapping[str, Any]) -> int:
-    """Count the processes Lightning will start; `auto` devices are asked of the accelerator."""
-    devices: Any = options.get("devices", 1)
-    if devices in ("auto", -1, "-1"):
-        devices = max(1, torch.cuda.device_count()) if options.get("accelerator") != "cpu" else 1
-    elif isinstance(devices, Sequence) and not isinstance(devices, str):
-        devices = len(devices)
-    return int(devices) * int(options.get("num_nodes", 1))

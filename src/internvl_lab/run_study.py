@@ -16,9 +16,10 @@ from internvl_lab.config import RunConfig
 from internvl_lab.config.compose import CONFIG_DIR, compose_raw, plain, typed_config
 from internvl_lab.errors import InternVLLabError
 from internvl_lab.models import build_on_meta, count_parameters
+from internvl_lab.prepare import run_hash
 from internvl_lab.run_folder import RunFolder
 from internvl_lab.scaling import Row, RowResult, all_done, expand, run_study, write_comparison
-from internvl_lab.tracking import build_wandb, config_hash, git_revision
+from internvl_lab.tracking import build_wandb, git_revision
 
 log = logging.getLogger(__name__)
 
@@ -61,8 +62,9 @@ def run_sweep(config: RunConfig, overrides: Sequence[str], study_hash: str) -> f
 def _with_run(row: Row, base: Sequence[str]) -> Row:
     """Add to a row which run it is (its configuration's hash) and how large its model is."""
     raw = compose_raw([*base, NO_SWEEP, *row.overrides])
-    parameters = count_parameters(build_on_meta(typed_config(raw).model))["total"]
-    return replace(row, key=config_hash(plain(raw)), params=parameters)
+    config = typed_config(raw)
+    parameters = count_parameters(build_on_meta(config.model))["total"]
+    return replace(row, key=run_hash(config, plain(raw)), params=parameters)
 
 
 def _log_to_wandb(config: RunConfig, study_dir: Path, results: Sequence[RowResult], paths: dict[str, Path]) -> None:

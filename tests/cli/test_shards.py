@@ -1,8 +1,13 @@
 import json
+import logging
+import shlex
+import tarfile
 
+import pytest
 from PIL import Image
 
 from internvl_lab.cli import main
+from internvl_lab.config.compose import compose
 
 
 def test_users_jsonl_becomes_shards_and_rejects_are_named(tmp_path):
@@ -19,3 +24,26 @@ def test_users_jsonl_becomes_shards_and_rejects_are_named(tmp_path):
     assert list((tmp_path / "out" / "mine").glob("*.tar"))
     rejected = [json.loads(line) for line in (tmp_path / "out" / "rejected.jsonl").read_text().splitlines()]
     assert len(rejected) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"), [([], range(8, 33)), (["--min-frames", "2", "--max-frames", "2"], [2])]
+)
+def test_frames_of_a_video_and_the_command_that_trains_on_it(tmp_path, caplog, options, expected):
+    (tmp_path / "clip").mkdir()
+    for i in range(40):
+        Image.new("RGB", (8, 8), (i, 0, 0)).save(tmp_path / "clip" / f"{i}.png")
+    turns = [{"from": "human", "value": "<video>\nWhat happens?"}, {"from": "gpt", "value": "nothing"}]
+    (tmp_path / "data.jsonl").write_text(json.dumps({"video": "clip", "conversations": turns}))
+    meta = {"my set": {"root": str(tmp_path), "annotation": str(tmp_path / "data.jsonl")}}
+    (tmp_path / "meta.json").write_text(json.dumps(meta))
+    out = tmp_path / "out"
+    with caplog.at_level(logging.INFO, logger="internvl_lab"):
+        assert main(["shards", "--meta", str(tmp_path / "meta.json"), "--out", str(out), *options]) == 0
+    with tarfile.open(out / "my set" / "shard-000000.tar") as tar:
+        assert sum(name.endswith(".png") for name in tar.getnames()) in expected
+    command = caplog.messages[-1].removeprefix("train on them: ")
+    python, script, *overrides = shlex.split(command)
+    assert (python, script) == ("python", "train.py")
+    sources = compose(overrides).data.mixtures["finetune"]
+    assert {name: source.shards for name, source in sources.items()} == {"my_set": str(out / "my set")}

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from internvl_lab.config.compose import CONFIG_DIR, compose
+from internvl_lab.config.compose import CONFIG_DIR, compose, compose_raw, explain
 from internvl_lab.errors import ConfigError
 
 EXPERIMENTS = sorted(path.stem for path in (CONFIG_DIR / "experiment").glob("*.yaml"))
@@ -49,11 +49,25 @@ def test_init_from_one_folder_serves_all_parts():
         ("+data.jpeg.colour=1", r"data\.jpeg\.colour"),
         ("seed=abc", "seed='abc' must be int"),
         ("data.loss_averaging=cube", "loss_averaging"),
+        ("model.vision.patch_size=0", r"model\.vision\.patch_size=0 must be at least 1"),
+        ("model.vision.patch_size=abc", r"model\.vision\.patch_size='abc' must be int"),
+        ("model.projector.downsample_ratio=0.3", r"model\.projector\.downsample_ratio=0\.3"),
+        ("tiling.tile_size=56", r"tiling\.tile_size=56 must equal model\.vision\.image_size=112"),
+        ("seed=-1", r"seed=-1 must lie in 0\.\.4294967295"),
+        ("recipe.stages.stage1.learning_rate=0", r"stage stage1: stage\.learning_rate=0"),
+        ("trainer.precision=fp16", r"trainer\.precision='fp16'"),
+        ("+callbacks.ema=true", r"callbacks\.ema"),
+        ("+logger.wandb.colour=red", r"logger\.wandb\.colour"),
+        ("++model=null", "model"),
     ],
 )
 def test_wrong_overrides_are_one_clear_error(override, message):
     with pytest.raises(ConfigError, match=message):
         compose([override])
+
+
+def test_any_argument_of_lightning_s_trainer_may_be_added():
+    assert compose(["+trainer.fast_dev_run=true"]).trainer["fast_dev_run"] is True
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(CONFIG_DIR)))
@@ -71,3 +85,49 @@ def test_an_experiment_is_a_small_delta(name):
 def test_a_folder_without_configs_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"no train\.yaml"):
         compose([], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("tiling.max_tilez=1", "unknown key 'tiling.max_tilez'; known here: tile_size, num_visual_tokens, min_tiles"),
+        ("foo=1", "unknown key 'foo'; known here: experiment, seed"),
+        ("trainer.fast_dev_run=true", "unknown key 'trainer.fast_dev_run'; to add it: +trainer.fast_dev_run=..."),
+        ("seed.x=1", "unknown key 'seed.x'"),
+        ("experiment=nope", "unknown choice 'experiment/nope'; choices in experiment: pretrain_language, pretrain_vis"),
+        (
+            "model/vision=nope",
+            "unknown choice 'model/vision/nope'; choices in model/vision: full/internvit_300m",
+        ),
+        ("model/vision=xl/vit", "unknown choice 'model/vision/xl/vit'; choices in model/vision: full/internvit_300m"),
+        ("stage=1", "unknown choice 'stage/1'; choices in stage: pretrain_language"),
+        ("seed=[", "cannot read 'seed=[': no viable alternative"),
+        ("seed", "cannot read 'seed': missing EQUAL"),
+        ("seed=1,2", "Ambiguous value for argument 'seed=1,2'; 1. To use it as a list"),
+        ("~foo", "Could not delete from config. 'foo' does not exist."),
+        ("tiling.max_tiles=${a.b}", "tiling.max_tiles: Interpolation key 'a.b' not found"),
+        ("data.num_workers=???", "data.num_workers: Missing mandatory value"),
+    ],
+)
+def test_a_refused_override_is_one_line_that_names_it(override, expected):
+    with pytest.raises(ConfigError) as caught:
+        compose([override])
+    line = str(caught.value)
+    assert line.startswith(expected)
+    assert len(line.splitlines()) == 1
+    assert "http" not in line
+
+
+def test_own_errors_become_one_line():
+    assert explain(ConfigError("a\nb"), ()) == "a b"
+
+
+def test_faults_of_the_program_are_left_alone():
+    assert explain(ValueError("x"), ("seed=1",)) is None
+    assert explain(KeyError("x"), ()) is None
+
+
+def test_the_cause_stays_attached():
+    with pytest.raises(ConfigError) as caught:
+        compose_raw(["foo=1"])
+    assert "Could not override" in str(caught.value.__cause__)

@@ -1,6 +1,6 @@
 import pytest
 
-from internvl_lab.config import DataConfig, JpegConfig, PackingConfig, SourceConfig, TilingConfig
+from internvl_lab.config import DataConfig, JpegConfig, MiniworldConfig, PackingConfig, SourceConfig, TilingConfig
 from internvl_lab.errors import ConfigError
 
 
@@ -17,11 +17,27 @@ from internvl_lab.errors import ConfigError
         (lambda: SourceConfig(repeat=4.5), "repeat"),
         (lambda: DataConfig(loss_averaging="cube"), "loss_averaging"),
         (lambda: DataConfig(weight_unit="word"), "weight_unit"),
+        (lambda: DataConfig(num_workers=-1), r"data\.num_workers=-1"),
+        (lambda: DataConfig(prefetch_factor=0), r"data\.prefetch_factor=0"),
+        (lambda: DataConfig(max_bad_share=1.5), r"data\.max_bad_share=1\.5"),
+        (lambda: DataConfig(max_bad_share=-0.1), r"data\.max_bad_share=-0\.1"),
+        (lambda: DataConfig(max_bad_in_row=0), r"data\.max_bad_in_row=0"),
+        (lambda: SourceConfig(max_tiles=0), r"max_tiles=0"),
+        (lambda: TilingConfig(tile_size=0), r"tiling\.tile_size=0"),
+        (lambda: MiniworldConfig(seed=-1), r"data\.miniworld\.seed=-1"),
+        (lambda: MiniworldConfig(num_pretrain=-1), r"data\.miniworld\.num_pretrain=-1"),
+        (lambda: MiniworldConfig(num_val=-1), r"data\.miniworld\.num_val=-1"),
+        (lambda: MiniworldConfig(samples_per_shard=0), r"data\.miniworld\.samples_per_shard=0"),
     ],
 )
 def test_impossible_values_name_the_key(make, key):
     with pytest.raises(ConfigError, match=key):
         make()
+
+
+def test_the_limits_themselves_pass():
+    assert DataConfig(num_workers=0, prefetch_factor=1, max_bad_share=1.0).max_bad_share == 1
+    assert MiniworldConfig(num_pretrain=0, num_val=0, samples_per_shard=1).num_val == 0
 
 
 def test_defaults_are_the_report_s():

@@ -20,6 +20,17 @@ def test_visual_tokens_of_the_report_and_of_the_mini_family():
         (lambda: LanguageConfig(num_attention_heads=3), "num_attention_heads"),
         (lambda: ModelConfig(projector=ProjectorConfig(downsample_ratio=0.3)).num_visual_tokens, "downsample_ratio"),
         (lambda: InitConfig().part("audio"), "audio"),
+        (lambda: VisionConfig(patch_size=0), r"model\.vision\.patch_size=0"),
+        (lambda: VisionConfig(image_size=0), r"model\.vision\.image_size=0"),
+        (lambda: VisionConfig(num_attention_heads=0), r"model\.vision\.num_attention_heads=0"),
+        (lambda: VisionConfig(num_hidden_layers=0), r"model\.vision\.num_hidden_layers=0"),
+        (lambda: VisionConfig(layer_norm_eps=0.0), r"model\.vision\.layer_norm_eps"),
+        (lambda: LanguageConfig(num_key_value_heads=0), r"model\.language\.num_key_value_heads=0"),
+        (lambda: LanguageConfig(vocab_size=0), r"model\.language\.vocab_size=0"),
+        (lambda: LanguageConfig(rope_theta=0.0), r"model\.language\.rope_theta"),
+        (lambda: ProjectorConfig(downsample_ratio=0.0), r"model\.projector\.downsample_ratio"),
+        (lambda: ProjectorConfig(downsample_ratio=2.0), r"model\.projector\.downsample_ratio"),
+        (lambda: ModelConfig(logits_byte_budget=0), r"model\.logits_byte_budget=0"),
     ],
 )
 def test_impossible_values_name_the_key(make, key):

@@ -1,4 +1,16 @@
-from internvl_lab.config import RecipeConfig, RunConfig, StageConfig
+import pytest
+
+from internvl_lab.config import (
+    EvaluationConfig,
+    ModelConfig,
+    PackingConfig,
+    RecipeConfig,
+    RunConfig,
+    StageConfig,
+    TilingConfig,
+    VisionConfig,
+)
+from internvl_lab.errors import ConfigError
 
 
 def test_a_named_stage_runs_instead_of_the_recipe():
@@ -11,3 +23,44 @@ def test_max_steps_per_stage_shortens_and_never_lengthens():
     recipe = RecipeConfig(stages={"a": StageConfig("a", max_steps=100), "b": StageConfig("b", max_steps=3)})
     stages = RunConfig(recipe=recipe, max_steps_per_stage=10).stages
     assert (stages["a"].max_steps, stages["b"].max_steps) == (10, 3)
+
+
+@pytest.mark.parametrize(
+    ("make", "key"),
+    [
+        (lambda: RunConfig(seed=-1), "seed=-1"),
+        (lambda: RunConfig(seed=2**32), "seed=4294967296"),
+        (lambda: RunConfig(max_steps_per_stage=0), "max_steps_per_stage=0"),
+        (lambda: RunConfig(trainer={"devices": 0}), r"trainer\.devices=0"),
+        (lambda: RunConfig(logger={"csv": {}}), r"logger\.csv"),
+        (lambda: RunConfig(callbacks={"ema": True}), r"callbacks\.ema"),
+        (lambda: EvaluationConfig(batch_size=0), r"evaluation\.batch_size=0"),
+        (lambda: EvaluationConfig(max_new_tokens=0), r"evaluation\.max_new_tokens=0"),
+        (lambda: EvaluationConfig(samples_per_task=0), r"evaluation\.samples_per_task=0"),
+    ],
+)
+def test_impossible_values_name_the_key(make, key):
+    with pytest.raises(ConfigError, match=key):
+        make()
+
+
+def test_the_largest_seed_passes():
+    assert RunConfig(seed=2**32 - 1).seed == 2**32 - 1
+
+
+def test_tiles_must_be_of_the_encoder_s_size():
+    model = ModelConfig(vision=VisionConfig(image_size=112))
+    RunConfig(model=model, tiling=TilingConfig(tile_size=112)).check_fit()
+    with pytest.raises(ConfigError, match=r"tiling\.tile_size=448 must equal model\.vision\.image_size=112"):
+        RunConfig(model=model).check_fit()
+
+
+def test_a_run_needs_a_learning_rate():
+    with pytest.raises(ConfigError, match=r"stage b: stage\.learning_rate=0"):
+        RunConfig(recipe=RecipeConfig(stages={"b": StageConfig("b", learning_rate=0.0)})).check_fit()
+
+
+def test_a_stage_s_packs_win_over_the_packing_s():
+    config = RunConfig(packing=PackingConfig(packs_per_step=4))
+    assert config.packs_per_step(StageConfig()) == 4
+    assert config.packs_per_step(StageConfig(packs_per_step=1)) == 1

@@ -1,4 +1,4 @@
-"""The authors' meta file becomes shards, a list of rejected lines, and a mixture that our config reads."""
+"""The authors' meta file becomes shards, a list of rejected lines, and overrides that our config reads."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import yaml
 
 from internvl_lab.config import SourceConfig
+from internvl_lab.config.compose import compose
 from internvl_lab.data.convert import convert
 from internvl_lab.data.index import build_index
 from internvl_lab.errors import ConfigError
@@ -49,11 +49,35 @@ def test_convert(meta: Path, tmp_path: Path, template: ChatTemplate) -> None:
     index = build_index(out / "one", template)
     assert index.key.tolist() == ["one-00000001", "one-00000002", "one-00000004"]
     assert index.kind.tolist() == [1, 0, 1]
-    mixture = {
-        name: SourceConfig(**entry) for name, entry in yaml.safe_load((out / "mixture.yaml").read_text()).items()
+    assert (out / "overrides.txt").read_text().splitlines() == report.overrides
+    assert compose(["scale=full", *report.overrides]).data.mixtures["finetune"] == {
+        "one": SourceConfig(shards=str(out / "one"), repeat=2.0, max_tiles=6, jpeg=True),
+        "two": SourceConfig(shards=str(out / "two"), repeat=0.5, jpeg=False),
     }
-    assert mixture["one"] == SourceConfig(shards=str(out / "one"), repeat=2.0, max_tiles=6, jpeg=True)
-    assert mixture["two"] == SourceConfig(shards=str(out / "two"), repeat=0.5, jpeg=False)
+
+
+@pytest.mark.parametrize(
+    ("names", "keys"),
+    [
+        (["finetune"], ["finetune"]),
+        (["a.b", "a_b", "a b"], ["a_b", "a_b_", "a_b__"]),
+        (["2014x", "null"], ["_2014x", "null"]),
+        (["it's: {odd}, [very] = so\t(x) \\"], ["it_s___odd____very____so__x___"]),
+    ],
+)
+def test_overrides_of_any_source_name(tmp_path: Path, names: list[str], keys: list[str]) -> None:
+    (tmp_path / "a.jsonl").touch()
+    entry = {"root": str(tmp_path), "annotation": str(tmp_path / "a.jsonl"), "data_augment": True}
+    (tmp_path / "meta.json").write_text(json.dumps(dict.fromkeys(names, entry)))
+    report = convert(tmp_path / "meta.json", tmp_path / "out", progress=False)
+    found = compose(report.overrides).data.mixtures["finetune"]
+    expected = [SourceConfig(shards=str(tmp_path / "out" / name)) for name in names]
+    assert found == dict(zip(keys, expected, strict=True))
+
+
+def test_frames_are_limited(meta: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="min_frames=4 and max_frames=3 do not fit"):
+        convert(meta, tmp_path / "out", min_frames=4, max_frames=3)
 
 
 def test_existing_source_is_not_overwritten(meta: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import lightning as L
 import pytest
 import torch
 
-from internvl_lab.config import DataConfig, RunConfig, SourceConfig, StageConfig
+from internvl_lab.config import DataConfig, RecipeConfig, RunConfig, SourceConfig, StageConfig
 from internvl_lab.data.batch import Batch
 from internvl_lab.data.datamodule import MultimodalDataModule
 from internvl_lab.data.loader import PackLoader
@@ -101,6 +101,9 @@ def test_other_data_is_refused(make: Make, shards_dir: Path, tmp_path: Path) -> 
     data = replace(make.cfg.data, mixtures={"pretrain": {"all": SourceConfig(shards=str(folder))}})
     make(data=data).load_state_dict(state)  # moved, but the same
     (folder / "shard-000003.tar").unlink()
+    with pytest.raises(ShardError, match=r"lacks 1 of its shards: shard-000003\.tar"):
+        make(data=data).load_state_dict(state)
+    (folder / "shards.json").unlink()
     with pytest.raises(ResumeError, match="content of the shards"):
         make(data=data).load_state_dict(state)
 
@@ -142,7 +145,26 @@ def test_skipped_samples_are_named_in_the_run_folder(make: Make) -> None:
     module.setup()
     lines = [json.loads(line) for line in (make.run_dir / "skipped.jsonl").read_text().splitlines()]
     assert len(lines) == module.describe()["skipped"]["over_max_tiles"] > 0
-    assert set(lines[0]) == {"source", "shard", "key", "reason", "detail"}
+    assert set(lines[0]) == {"stage", "source", "shard", "key", "reason", "detail"}
+
+
+def test_each_stage_replaces_its_own_skipped_samples(make: Make) -> None:
+    def stages() -> list[str]:
+        return [json.loads(line)["stage"] for line in (make.run_dir / "skipped.jsonl").read_text().splitlines()]
+
+    tight, tighter = (replace(make.cfg.packing, max_tiles=tiles) for tiles in (6, 3))
+    one, two = make(packing=tight), make(replace(STAGE, name="stage2"), packing=tighter)
+    one.setup()
+    two.setup()
+    expected = sum(one.describe()["skipped"].values()), sum(two.describe()["skipped"].values())
+    assert 0 < expected[0] < expected[1]
+    assert (stages().count("stage1"), stages().count("stage2")) == expected
+    one.setup()
+    assert (stages().count("stage1"), stages().count("stage2")) == expected
+    make().setup()  # started anew with room for all
+    assert set(stages()) == {"stage2"}
+    make(replace(STAGE, name="stage2")).setup()
+    assert not list(make.run_dir.iterdir())
 
 
 def test_too_many_faulty_samples_stop_before_training(make: Make, kit: SimpleNamespace, tmp_path: Path) -> None:
@@ -157,12 +179,14 @@ def test_too_many_faulty_samples_stop_before_training(make: Make, kit: SimpleNam
 
 
 def test_quarantine_is_cut_back_on_resume(make: Make) -> None:
-    lines = [json.dumps({"key": f"k{s}", "step": s}) + "\n" for s in range(5)]
+    names = ("earlier", "stage1", "later")
+    lines = [json.dumps({"stage": n, "key": f"k{s}", "step": s}) + "\n" for n in names for s in range(5)]
     (make.run_dir / "quarantine.jsonl").write_text("".join(lines))
-    module = make()
+    recipe = RecipeConfig(stages={name: replace(STAGE, name=name) for name in names})
+    module = make(recipe=recipe)
     module.commit(3)
     module.train_dataloader()
-    assert (make.run_dir / "quarantine.jsonl").read_text() == "".join(lines[:3])
+    assert (make.run_dir / "quarantine.jsonl").read_text() == "".join(lines[:8])
 
 
 class Recorder(L.LightningModule):

@@ -70,8 +70,29 @@ def test_sidecar_is_used_until_a_shard_changes(
     assert same(first, again) and again.fingerprint == first.fingerprint and again.shards == first.shards
     os.utime(folder / "shard-000000.tar", ns=(1, 1))
     assert not same(load_or_build_index(folder, template), first)
-    (folder / "shard-000003.tar").unlink()
-    assert len(load_or_build_index(folder, template)) == 75
+
+
+@pytest.mark.parametrize("name", ["shard-000000.tar", "shard-000002.tar", "shard-000003.tar"])
+def test_missing_shard_is_fatal_and_named(folder: Path, template: ChatTemplate, name: str) -> None:
+    load_or_build_index(folder, template)
+    (folder / name).unlink()
+    for build in (build_index, load_or_build_index):
+        with pytest.raises(ShardError, match=rf"lacks 1 of its shards: {name} \(shards\.json lists it\)"):
+            build(folder, template)
+    (folder / "shards.json").write_text("{")
+    with pytest.raises(ShardError, match=r"shards\.json cannot be read"):
+        load_or_build_index(folder, template)
+
+
+def test_foreign_shards_may_not_have_a_gap(folder: Path, template: ChatTemplate, kit: SimpleNamespace) -> None:
+    (folder / "shards.json").unlink()
+    (folder / "shard-000000.tar").unlink()  # a sequence may begin and end anywhere: parts are held out this way
+    for year in (2014, 2017):
+        kit.write_tar(folder / f"coco-{year}.tar", [(f"c{year}.json", kit.record_bytes())])
+    assert len(build_index(folder, template)) == 77
+    (folder / "shard-000002.tar").unlink()
+    with pytest.raises(ShardError, match=r"shard-000002\.tar \(the numbers of the others leave a gap\)"):
+        load_or_build_index(folder, template)
 
 
 def test_broken_sidecar_is_built_again(folder: Path, template: ChatTemplate) -> None:

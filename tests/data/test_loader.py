@@ -133,7 +133,7 @@ def test_bad_samples_leave_and_the_others_do_not_move(
     clean = faulty_dataset(tmp_path / "clean", kit, template, lambda i: False)
     faulty = faulty_dataset(tmp_path / "faulty", kit, template, lambda i: i in (3, 17))
     faulty.plan.mixture.fingerprint = clean.plan.mixture.fingerprint
-    log = QuarantineLog(tmp_path / "q.jsonl", 1.0, 100)
+    log = QuarantineLog(tmp_path / "q.jsonl", "stage1", 1.0, 100)
     steps = clean.plan.packs_in_epoch(0) // 2
     pairs = zip(
         loader(clean, num_steps=steps, packs_per_step=2),
@@ -159,7 +159,7 @@ def test_wholly_bad_pack_is_one_token_without_weight(
     assert batch.input_ids.tolist() == [[template.pad_id]] and batch.labels.tolist() == [[IGNORE_INDEX]]
     assert batch.loss_weights.sum() == 0 and batch.cu_seqlens.tolist() == [0, 1]
     assert batch.pixel_values.shape == (0, 3, 28, 28)
-    log = QuarantineLog(tmp_path / "q.jsonl", 1.0, 10)
+    log = QuarantineLog(tmp_path / "q.jsonl", "stage1", 1.0, 10)
     with pytest.raises(ShardError, match="10 samples in a row"):
         digests(loader(dataset, num_workers=1, packs_per_step=2, quarantine=log))
 

@@ -19,7 +19,9 @@ def test_round_trip_through_webdataset(kit: SimpleNamespace, tmp_path: Path) -> 
     samples = [kit.sample(i) for i in range(7)]
     paths = write_shards(samples, tmp_path / "out", 3, progress=False)
     assert [path.name for path in paths] == [f"shard-00000{i}.tar" for i in range(3)]
-    assert sorted(os.listdir(tmp_path / "out")) == [path.name for path in paths]
+    assert sorted(os.listdir(tmp_path / "out")) == [*(path.name for path in paths), "shards.json"]
+    manifest = json.loads((tmp_path / "out" / "shards.json").read_text())
+    assert manifest == {"shards": {"shard-000000.tar": 3, "shard-000001.tar": 3, "shard-000002.tar": 1}}
     read = list(wds.WebDataset([str(path) for path in paths], shardshuffle=False))
     assert [item["__key__"] for item in read] == [sample.key for sample in samples]
     for item, sample in zip(read, samples, strict=True):
@@ -41,6 +43,7 @@ def test_interrupted_writing_leaves_whole_shards_only(kit: SimpleNamespace, tmp_
         yield from (kit.sample(i) for i in range(5))
         raise RuntimeError("interrupted")
 
+    (tmp_path / "shards.json").write_text('{"shards": {"of-before.tar": 1}}')
     with pytest.raises(RuntimeError, match="interrupted"):
         write_shards(failing(), tmp_path, 3)
     assert os.listdir(tmp_path) == ["shard-000000.tar"]

@@ -147,6 +147,29 @@ def test_fingerprint_sees_one_bit_and_the_place(dtype: torch.dtype) -> None:
     assert fingerprint(tensors) != original
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64, torch.uint8])
+def test_fingerprint_sees_swapped_elements(dtype: torch.dtype) -> None:
+    tensor = torch.arange(24).to(dtype).view(4, 6)
+    original = fingerprint([tensor])
+    for i, j in ((0, 1), (3, 20), (22, 23)):
+        swapped = tensor.clone().flatten()
+        swapped[[i, j]] = swapped[[j, i]]
+        assert fingerprint([swapped.view(4, 6)]) != original
+
+
+def test_fingerprint_sees_the_highest_bit() -> None:
+    assert fingerprint([torch.tensor([1.0, -2.0], dtype=torch.float64)]) != fingerprint(
+        [torch.tensor([1.0, 2.0], dtype=torch.float64)]
+    )
+
+
+def test_fingerprint_does_not_depend_on_the_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    tensors = [torch.randn(11, 3), torch.empty(0), torch.tensor(2.0)]
+    whole = fingerprint(tensors)
+    monkeypatch.setattr("internvl_lab.training.freezing._CHUNK", 4)
+    assert fingerprint(tensors) == whole
+
+
 def test_fingerprint_of_a_sharded_tensor_is_that_of_the_whole() -> None:
     class Shard(torch.Tensor):
         def full_tensor(self) -> torch.Tensor:

@@ -55,9 +55,13 @@ def resolve_source(source: str, part: str = "", name: str = "") -> Path:
         folder = Path(source).expanduser()
     if (folder / "stages").is_dir():
         return last_stage_weights(folder)
-    if not has_weights(folder):
-        raise MissingWeightsError(missing_weights_message(part, name, f"not in {folder}"))
-    return folder
+    if has_weights(folder):
+        return folder
+    if source.startswith(ASSET_PREFIX):
+        raise MissingWeightsError(f"{source} is not shipped with this version of internvl-lab (looked in {folder})")
+    if (folder / "study.csv").is_file():
+        raise MissingWeightsError(f"{folder} is a study: name the folder of one of its runs (study.csv lists them)")
+    raise MissingWeightsError(missing_weights_message(part, name, f"not in {folder}"))
 
 
 def missing_weights_message(part: str, name: str, where: str) -> str:

@@ -5,7 +5,8 @@ overrides ──Hydra──> DictConfig ──resolve──> dict ──from_map
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,19 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from internvl_lab.config.model import ModelConfig
 from internvl_lab.config.run import RunConfig
 from internvl_lab.config.typed import from_mapping
 from internvl_lab.constants import PARTS
-from internvl_lab.errors import ConfigError
+from internvl_lab.errors import ConfigError, InternVLLabError
 
 CONFIG_DIR = Path(__file__).resolve().parents[3] / "conf"
+_NO_SUCH_KEY = re.compile(r"Could not override '([^']+)'")
 
 
 def compose(overrides: Sequence[str] = (), config_dir: Path = CONFIG_DIR) -> RunConfig:
@@ -41,7 +45,7 @@ def compose_raw(overrides: Sequence[str] = (), config_dir: Path = CONFIG_DIR) ->
     """Compose without typing; the result still holds Hydra's own node.
 
     Raises:
-        ConfigError: Hydra refuses an override.
+        ConfigError: Hydra refuses an override; one line.
     """
     if not (config_dir / "train.yaml").is_file():
         raise ConfigError(f"no train.yaml in {config_dir}: run from a clone of the repository")
@@ -49,8 +53,11 @@ def compose_raw(overrides: Sequence[str] = (), config_dir: Path = CONFIG_DIR) ->
     try:
         with initialize_config_dir(str(config_dir), version_base="1.3"):
             return hydra_compose("train", list(overrides), return_hydra_config=True)
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
-        raise ConfigError(str(error)) from error
+    except Exception as error:
+        line = explain(error, overrides, config_dir)
+        if line is None:
+            raise
+        raise ConfigError(line) from error
 
 
 def typed_config(raw: DictConfig) -> RunConfig:
@@ -63,30 +70,104 @@ def typed_config(raw: DictConfig) -> RunConfig:
     """
     hydra_node = raw.get("hydra") if "hydra" in raw else HydraConfig.get()
     choices = hydra_node.runtime.choices if hydra_node is not None else {}
-    return from_mapping(RunConfig, {"experiment": str(choices.get("experiment", "none")), **plain(raw)})
+    config = from_mapping(RunConfig, {"experiment": str(choices.get("experiment", "none")), **plain(raw)})
+    config.check_fit()
+    return config
 
 
 def plain(raw: DictConfig) -> dict[str, Any]:
     """Resolve interpolations and return plain containers, with `init_from=DIR` spread over the parts.
 
     Raises:
-        ConfigError: an interpolation does not resolve or a mandatory value is missing.
+        ConfigError: an interpolation does not resolve, a mandatory value is missing, or the model is impossible.
     """
     try:
         without_hydra = OmegaConf.masked_copy(raw, [str(k) for k in raw if k != "hydra"])
         values = OmegaConf.to_container(without_hydra, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        raise ConfigError(str(error).splitlines()[0]) from error
+        raise ConfigError(explain(error) or str(error)) from error
     assert isinstance(values, dict)
     settings: dict[str, Any] = {str(k): v for k, v in values.items()}
     if isinstance(settings.get("init_from"), str):
         settings["init_from"] = dict.fromkeys(PARTS, settings["init_from"])
-    settings["tiling"]["num_visual_tokens"] = _visual_tokens(settings["model"])
+    for group in ("model", "tiling"):
+        if not isinstance(settings.get(group), Mapping):
+            raise ConfigError(f"{group}={settings.get(group)!r} must be a group of keys")
+    # derived here, so that the value has one home: the model
+    model = from_mapping(ModelConfig, settings["model"], "model")
+    settings["tiling"]["num_visual_tokens"] = model.num_visual_tokens
     return settings
 
 
-def _visual_tokens(model: dict[str, Any]) -> int:
-    """Derive the visual tokens of a tile from the model, so that the value has one home."""
-    vision = model["vision"]
-    edge = vision["image_size"] // vision["patch_size"] * float(model["projector"]["downsample_ratio"])
-    return int(edge) ** 2
+def explain(error: Exception, overrides: Sequence[str] = (), config_dir: Path = CONFIG_DIR) -> str | None:
+    """Return one line for a person: the key or choice that is wrong, and what there is instead.
+
+    Args:
+        error: what Hydra, OmegaConf or this package raised.
+        overrides: the command line; some of Hydra's messages do not say which override they mean.
+        config_dir: folder of the choices.
+
+    Returns:
+        None for any other error: a fault of the program, whose traceback matters.
+    """
+    if isinstance(error, InternVLLabError):
+        return " ".join(str(error).split("\n"))
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        return _missing_choice(str(error.missing_cfg_file), config_dir, error.options or ())
+    if isinstance(error, OverrideParseException):
+        lines = [line for line in _lines(error) if not line.startswith("Error parsing")]
+        return f"cannot read {error.override!r}: {'; '.join(lines)}"
+    if isinstance(error, ValueError) and str(error).startswith("Config group override must be"):
+        return _not_a_choice(overrides, config_dir) or _lines(error)[0]
+    if match := _NO_SUCH_KEY.match(str(error)):
+        return _unknown_key(match[1])
+    if isinstance(error, OmegaConfBaseException):
+        return _with_key(error)
+    if isinstance(error, HydraException):
+        cause = error.__cause__
+        detail = [_with_key(cause)] if isinstance(cause, OmegaConfBaseException) else []
+        return "; ".join([*_lines(error), *detail])
+    return None
+
+
+def _lines(error: Exception) -> list[str]:
+    """Split a message, without links to Hydra's manual, which is another version's."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    return [line for line in lines if line and not line.startswith("See http")] or [type(error).__name__]
+
+
+def _with_key(error: OmegaConfBaseException) -> str:
+    text, key = _lines(error)[0], getattr(error, "full_key", None)
+    return f"{key}: {text}" if key and str(key) not in text else text
+
+
+def _missing_choice(choice: str, config_dir: Path, options: Sequence[str]) -> str:
+    """Name a choice that does not exist and list those of the nearest group that does."""
+    group = Path(choice).parent
+    while not options and group != Path():
+        files = sorted((config_dir / group).rglob("*.yaml"))
+        options = [file.relative_to(config_dir / group).with_suffix("").as_posix() for file in files]
+        group = group if options else group.parent
+    return f"unknown choice {choice!r}; choices in {group.as_posix()}: {', '.join(options) or 'none'}"
+
+
+def _not_a_choice(overrides: Sequence[str] = (), config_dir: Path = CONFIG_DIR) -> str | None:
+    """Find the override that gives a group a number, a switch or a mapping (`stage=1`)."""
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
+        group = override.key_or_group
+        if (config_dir / group).is_dir() and not isinstance(override.value(), (str, list)):
+            return _missing_choice(f"{group}/{override.get_value_element_as_str()}", config_dir, ())
+    return None
+
+
+def _unknown_key(key: str) -> str:
+    """Name a key that does not exist and list its neighbours, where the group is typed."""
+    nested: Any = None
+    for name in reversed(key.split(".")):
+        nested = {name: nested}
+    try:
+        from_mapping(RunConfig, nested)
+    except ConfigError as error:
+        if str(error).startswith("unknown key"):
+            return str(error)
+    return f"unknown key {key!r}; to add it: +{key}=..."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from internvl_lab.config.checks import at_least, share
 from internvl_lab.errors import ConfigError
 
 
@@ -24,6 +25,7 @@ class TilingConfig:
 
     def __post_init__(self) -> None:
         """Refuse impossible limits."""
+        at_least(self, "tiling", 1, "tile_size", "num_visual_tokens")
         if not 1 <= self.min_tiles <= self.max_tiles:
             raise ConfigError(f"tiling: min_tiles={self.min_tiles} and max_tiles={self.max_tiles} do not fit")
         if self.resize not in ("torch", "pillow"):
@@ -59,9 +61,7 @@ class PackingConfig:
 
     def __post_init__(self) -> None:
         """Refuse empty budgets."""
-        for name in ("max_tokens", "max_tiles", "packs_per_step", "block_size", "group_window"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"packing.{name}={getattr(self, name)} must be at least 1")
+        at_least(self, "packing", 1, "max_tokens", "max_tiles", "packs_per_step", "block_size", "group_window")
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,7 @@ class SourceConfig:
         """Refuse repeat factors outside (0, 4]. Source: InternVL 2.5, section 4.1."""
         if not 0 < self.repeat <= 4:
             raise ConfigError(f"data.mixture: repeat={self.repeat} must lie in (0, 4]")
+        at_least(self, "data.mixture", 1, "max_tiles")
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,11 @@ class MiniworldConfig:
     samples_per_shard: int = 1000
     tasks: tuple[str, ...] = ()
     """Tasks to generate; empty = all."""
+
+    def __post_init__(self) -> None:
+        """Refuse negative counts and empty shards."""
+        at_least(self, "data.miniworld", 0, "seed", "num_pretrain", "num_finetune", "num_text", "num_val")
+        at_least(self, "data.miniworld", 1, "samples_per_shard")
 
 
 @dataclass(frozen=True)
@@ -125,11 +131,12 @@ class DataConfig:
     max_bad_in_row: int = 100
     system_message: str | None = None
     """System turn; null = the report's."""
-    min_frames: int = 8
-    max_frames: int = 32
 
     def __post_init__(self) -> None:
-        """Refuse unknown averaging modes."""
+        """Refuse unknown averaging modes and impossible limits."""
+        at_least(self, "data", 0, "num_workers")
+        at_least(self, "data", 1, "prefetch_factor", "max_bad_in_row")
+        share(self, "data", "max_bad_share")
         if self.loss_averaging not in ("token", "sample", "square"):
             raise ConfigError(f"data.loss_averaging={self.loss_averaging!r} must be token, sample or square")
         if self.weight_unit not in ("sample", "response"):

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from internvl_lab.config.checks import above_zero, at_least
 from internvl_lab.constants import PARTS
 from internvl_lab.errors import ConfigError
+
+LAYER_SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,9 @@ class VisionConfig:
     """Where this encoder's weights come from by default: `asset:NAME`, a folder, or null (random)."""
 
     def __post_init__(self) -> None:
-        """Refuse sizes that do not divide."""
+        """Refuse sizes below 1 or that do not divide."""
+        at_least(self, "model.vision", 1, *LAYER_SIZES, "image_size", "patch_size")
+        above_zero(self, "model.vision", "layer_norm_eps")
         if self.image_size % self.patch_size:
             raise ConfigError(
                 f"model.vision.image_size={self.image_size} is no multiple of model.vision.patch_size={self.patch_size}"
@@ -57,6 +62,11 @@ class ProjectorConfig:
     downsample_ratio: float = 0.5
     """Pixel unshuffle: edge of the visual-token grid over edge of the patch grid."""
     weights: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse ratios outside (0, 1]."""
+        if not 0 < self.downsample_ratio <= 1:
+            raise ConfigError(f"model.projector.downsample_ratio={self.downsample_ratio} must lie in (0, 1]")
 
 
 @dataclass(frozen=True)
@@ -82,7 +92,10 @@ class LanguageConfig:
     weights: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse unknown architectures and heads that do not divide."""
+        """Refuse unknown architectures, sizes below 1 and heads that do not divide."""
+        sizes = (*LAYER_SIZES, "num_key_value_heads", "vocab_size", "max_position_embeddings")
+        at_least(self, "model.language", 1, *sizes)
+        above_zero(self, "model.language", "rope_theta", "rope_scaling_factor", "rms_norm_eps")
         if self.model_type not in ("qwen2", "llama"):
             raise ConfigError(f"model.language.model_type={self.model_type!r} must be qwen2 or llama")
         if self.hidden_size % self.num_attention_heads or self.num_attention_heads % self.num_key_value_heads:
@@ -106,9 +119,17 @@ class ModelConfig:
     logits_byte_budget: int = 1 << 30
     """Most bytes of fp32 logits at once; above it the loss head works in chunks."""
 
+    def __post_init__(self) -> None:
+        """Refuse an empty budget."""
+        at_least(self, "model", 1, "logits_byte_budget")
+
     @property
     def num_visual_tokens(self) -> int:
-        """Count the visual tokens of one tile: (image_size / patch_size * downsample_ratio)^2."""
+        """Count the visual tokens of one tile: (image_size / patch_size * downsample_ratio)^2.
+
+        Raises:
+            ConfigError: `downsample_ratio` does not divide the patch grid.
+        """
         edge = self.vision.image_size / self.vision.patch_size * self.projector.downsample_ratio
         if edge != int(edge):
             raise ConfigError(

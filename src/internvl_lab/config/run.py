@@ -5,9 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from internvl_lab.config.checks import at_least, check_callbacks, check_logger, check_trainer
 from internvl_lab.config.data import DataConfig, PackingConfig, TilingConfig
 from internvl_lab.config.model import InitConfig, ModelConfig
 from internvl_lab.config.stage import OptimizerConfig, RecipeConfig, SchedulerConfig, StageConfig
+from internvl_lab.errors import ConfigError
+
+MAX_SEED = 2**32 - 1
+"""Largest seed that numpy, and so Lightning, takes."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +28,10 @@ class EvaluationConfig:
     """Score a second time with the images blanked, to show what the text alone gives away."""
     batch_size: int = 64
     max_new_tokens: int = 48
+
+    def __post_init__(self) -> None:
+        """Refuse empty batches and answers."""
+        at_least(self, "evaluation", 1, "batch_size", "max_new_tokens", "samples_per_task")
 
 
 @dataclass(frozen=True)
@@ -84,6 +93,36 @@ class RunConfig:
     """Start anew although the run folder holds a run."""
     plan: bool = False
     """Print what would run, its sizes and its weights, and exit 0."""
+
+    def __post_init__(self) -> None:
+        """Refuse impossible seeds and what the open groups (trainer, logger, callbacks) cannot hold."""
+        if not 0 <= self.seed <= MAX_SEED:
+            raise ConfigError(f"seed={self.seed} must lie in 0..{MAX_SEED}")
+        at_least(self, "", 1, "max_steps_per_stage")
+        check_trainer(self.trainer)
+        check_logger(self.logger)
+        check_callbacks(self.callbacks)
+
+    def check_fit(self) -> None:
+        """Refuse parts that do not fit together in a run.
+
+        Apart from `__post_init__`, because a test of one room builds only the parts that room reads.
+
+        Raises:
+            ConfigError: tiles are not of the encoder's size, or a stage's learning rate is 0.
+        """
+        if self.tiling.tile_size != self.model.vision.image_size:
+            raise ConfigError(
+                f"tiling.tile_size={self.tiling.tile_size} must equal "
+                f"model.vision.image_size={self.model.vision.image_size}"
+            )
+        for name, stage in self.stages.items():
+            if stage.learning_rate == 0:
+                raise ConfigError(f"stage {name}: stage.learning_rate=0 must be above 0")
+
+    def packs_per_step(self, stage: StageConfig) -> int:
+        """Return the packs of one optimizer step of `stage`, over all ranks: its own value, else the packing's."""
+        return self.packing.packs_per_step if stage.packs_per_step is None else stage.packs_per_step
 
     @property
     def stages(self) -> dict[str, StageConfig]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from internvl_lab.config.checks import above_zero, at_least, share
 from internvl_lab.constants import PARTS
 from internvl_lab.errors import ConfigError
 
@@ -36,16 +37,21 @@ class StageConfig:
     """Optimizer steps between resumable checkpoints."""
 
     def __post_init__(self) -> None:
-        """Refuse unknown parts and empty stages."""
+        """Refuse unknown parts, empty stages and impossible rates.
+
+        A learning rate of 0 passes here, because a measurement may want steps that change nothing; a run that is
+        composed may not have one (`RunConfig.check_fit`).
+        """
         unknown = (set(self.trainable) | set(self.gradient_checkpointing)) - set(PARTS)
         if unknown:
             raise ConfigError(f"stage {self.name}: unknown part {sorted(unknown)[0]!r}; parts are {', '.join(PARTS)}")
         if not self.trainable:
             raise ConfigError(f"stage {self.name}: stage.trainable is empty, nothing would train")
-        if self.max_steps < 1:
-            raise ConfigError(f"stage {self.name}: stage.max_steps={self.max_steps} must be at least 1")
-        if not 0 <= self.drop_path_rate < 1:
-            raise ConfigError(f"stage {self.name}: stage.drop_path_rate={self.drop_path_rate} must lie in [0, 1)")
+        prefix = f"stage {self.name}: stage"
+        at_least(self, prefix, 1, "max_steps", "packs_per_step", "checkpoint_every")
+        at_least(self, prefix, 0, "learning_rate", "warmup_steps", "weight_decay")
+        share(self, prefix, "warmup_ratio")
+        share(self, prefix, "drop_path_rate", below_one=True)
 
     @property
     def num_warmup_steps(self) -> int:
@@ -74,6 +80,12 @@ class OptimizerConfig:
     max_bad_steps: int = 5
     """Steps in a row with a non-finite loss or gradient after which the run stops."""
 
+    def __post_init__(self) -> None:
+        """Refuse values AdamW cannot work with."""
+        share(self, "optimizer", "beta1", "beta2", below_one=True)
+        above_zero(self, "optimizer", "eps")
+        at_least(self, "optimizer", 0, "max_grad_norm", "max_bad_steps")
+
 
 @dataclass(frozen=True)
 class SchedulerConfig:
@@ -85,6 +97,7 @@ class SchedulerConfig:
     """Learning rate at the last step over the peak."""
 
     def __post_init__(self) -> None:
-        """Refuse unknown shapes."""
+        """Refuse unknown shapes and ratios outside [0, 1]."""
+        share(self, "scheduler", "min_ratio")
         if self.name not in ("cosine", "linear", "constant"):
             raise ConfigError(f"scheduler.name={self.name!r} must be cosine, linear or constant")

@@ -1,10 +1,11 @@
 """Convert the authors' meta JSON (several sources) into one folder of shards a source.
 
 ```
-meta.json {name: {root, annotation, ...}} ──> OUT/name/shard-*.tar   OUT/rejected.jsonl   OUT/mixture.yaml
+meta.json {name: {root, annotation, ...}} ──> OUT/name/shard-*.tar   OUT/rejected.jsonl   OUT/overrides.txt
 ```
 
-`mixture.yaml` is ready to be copied to `conf/data/mixture/`. A source's folder appears when it is complete.
+`overrides.txt` holds the overrides, one a line, that make `train.py` read these sources as mixture `finetune`.
+A source's folder appears when it is complete.
 Source of the format: spec section 7 (authors' `chat_data_format.md`).
 """
 
@@ -12,16 +13,23 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
+from internvl_lab.atomic import write_atomic
+from internvl_lab.constants import MAX_FRAMES, MIN_FRAMES
 from internvl_lab.data.shards import RawSample, read_jsonl_samples, write_shards
 from internvl_lab.errors import ConfigError, SampleError
 
 logger = logging.getLogger(__name__)
+
+MIXTURE = "finetune"
+"""Mixture that `overrides.txt` fills; stages 2 read it. Another one: replace the word."""
 
 
 @dataclass
@@ -39,6 +47,8 @@ class ConversionReport:
     """Count what became of every source of a meta file."""
 
     sources: dict[str, SourceReport] = field(default_factory=dict)
+    overrides: list[str] = field(default_factory=list)
+    """Arguments of `train.py`, not quoted for a shell, that make mixture `finetune` consist of the sources."""
 
     @property
     def num_written(self) -> int:
@@ -56,20 +66,23 @@ def convert(
     out_dir: Path,
     samples_per_shard: int = 1000,
     progress: bool = True,
-    min_frames: int = 8,
-    max_frames: int = 32,
+    min_frames: int = MIN_FRAMES,
+    max_frames: int = MAX_FRAMES,
 ) -> ConversionReport:
     """Convert every source of a meta file.
 
     Args:
         meta: the authors' JSON, name to {root, annotation, data_augment, max_dynamic_patch, repeat_time, length}; paths
             relative to the current directory, as in the authors' scripts.
-        out_dir: gets one folder a source, `rejected.jsonl` (one line a rejected sample) and `mixture.yaml`.
+        out_dir: gets one folder a source, `rejected.jsonl` (one line a rejected sample) and `overrides.txt`.
         progress: draw a progress bar a source; its end is `length`, where the meta gives it.
         min_frames, max_frames: frames kept of a video.
     Raises:
-        ConfigError: the meta is not such a JSON, an annotation is missing, or a source's folder exists already.
+        ConfigError: the meta is not such a JSON, an annotation is missing, a source's folder exists already, or the
+            numbers of frames do not fit.
     """
+    if not 1 <= min_frames <= max_frames:
+        raise ConfigError(f"min_frames={min_frames} and max_frames={max_frames} do not fit")
     meta, out_dir = Path(meta), Path(out_dir)
     sources = _read_meta(meta)
     for name in sources:
@@ -95,7 +108,8 @@ def convert(
             logger.info(
                 "source %s: %d samples in %d shards, rejected: %s", name, count.written, count.shards, count.rejected
             )
-    (out_dir / "mixture.yaml").write_text(_mixture_yaml(sources, out_dir), encoding="utf-8")
+    report.overrides = _overrides(sources, out_dir)
+    write_atomic(out_dir / "overrides.txt", "".join(line + "\n" for line in report.overrides))
     return report
 
 
@@ -136,13 +150,22 @@ def _length(entry: Mapping[str, Any]) -> int | None:
     return entry["length"] if isinstance(entry.get("length"), int) else None
 
 
-def _mixture_yaml(sources: Mapping[str, Mapping[str, Any]], out_dir: Path) -> str:
-    """Write the sources as `SourceConfig` entries; JSON scalars are YAML scalars."""
-    lines = ["# Sources converted by `python -m internvl_lab shards`; move this file to conf/data/mixture/."]
+def _overrides(sources: Mapping[str, Mapping[str, Any]], out_dir: Path) -> list[str]:
+    """Write the sources as Hydra overrides: the data group's own source goes, a `SourceConfig` a source comes."""
+    added: dict[str, str] = {}
     for name, entry in sources.items():
-        values = {"shards": str(out_dir / name), "repeat": float(entry.get("repeat_time", 1))}
+        values = [f"shards:{_quoted(os.path.abspath(out_dir / name))}", f"repeat:{float(entry.get('repeat_time', 1))}"]
         if entry.get("max_dynamic_patch") is not None:
-            values["max_tiles"] = int(entry["max_dynamic_patch"])
-        values["jpeg"] = bool(entry.get("data_augment", False))
-        lines += [f"{json.dumps(name)}:", *(f"  {key}: {json.dumps(value)}" for key, value in values.items())]
-    return "\n".join(lines) + "\n"
+            values.append(f"max_tiles:{int(entry['max_dynamic_patch'])}")
+        values.append(f"jpeg:{str(bool(entry.get('data_augment', False))).lower()}")
+        key = re.sub(r"[^A-Za-z0-9_-]|^(?![A-Za-z])", "_", name)  # what Hydra reads as one key
+        while key in added:
+            key += "_"
+        added[key] = f"+data.mixtures.{MIXTURE}.{key}={{{','.join(values)}}}"
+    own = [] if MIXTURE in added else [f"~data.mixtures.{MIXTURE}.{MIXTURE}"]
+    return own + list(added.values())
+
+
+def _quoted(text: str) -> str:
+    """Quote a string for Hydra: in front of a quote, and only there, backslashes count."""
+    return "'" + re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + ("\\'" if m[2] else ""), text) + "'"

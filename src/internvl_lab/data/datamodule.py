@@ -5,7 +5,6 @@ The only Lightning importer in `data`. The state is what has been CONSUMED (`com
 
 from __future__ import annotations
 
-import json
 import logging
 import zlib
 from pathlib import Path
@@ -15,13 +14,14 @@ import lightning as L
 import numpy as np
 import torch
 
+from internvl_lab.atomic import write_atomic
 from internvl_lab.config import RunConfig, StageConfig
 from internvl_lab.data.encoding import SampleEncoder
 from internvl_lab.data.index import load_or_build_index
 from internvl_lab.data.loader import PackDataset, PackLoader
 from internvl_lab.data.mixture import Mixture, hash16
 from internvl_lab.data.plan import Anchor, Cost, Plan
-from internvl_lab.data.quarantine import QuarantineLog, too_many
+from internvl_lab.data.quarantine import QuarantineLog, read_entries, to_lines, too_many
 from internvl_lab.errors import ConfigError, ResumeError, ShardError
 from internvl_lab.text.template import ChatTemplate
 
@@ -53,7 +53,7 @@ class MultimodalDataModule(L.LightningDataModule):
                 f"({', '.join(cfg.data.mixtures) or 'empty'})"
             )
         self.cfg, self.stage, self.template, self.cost, self.run_dir = cfg, stage, template, cost, Path(run_dir)
-        self.packs_per_step = stage.packs_per_step or cfg.packing.packs_per_step
+        self.packs_per_step = cfg.packs_per_step(stage)
         self._plan: Plan | None = None
         self._next_step = 0
 
@@ -88,7 +88,7 @@ class MultimodalDataModule(L.LightningDataModule):
         """Return this rank's packs of the stage, from the committed position on."""
         self.setup()
         quarantine = self._quarantine()
-        quarantine.cut_back(self._next_step)
+        quarantine.cut_back(self._next_step, self._later_stages)
         loader = PackLoader(
             PackDataset(self.plan, self._encoder(), self.plan_seed),
             num_steps=self.stage.max_steps,
@@ -212,15 +212,25 @@ class MultimodalDataModule(L.LightningDataModule):
     def _quarantine(self) -> QuarantineLog:
         """Open this rank's log: one file a rank, because ranks cut theirs back at different times."""
         name = "quarantine.jsonl" if self._rank == 0 else f"quarantine.rank{self._rank}.jsonl"
-        return QuarantineLog(self.run_dir / name, self.cfg.data.max_bad_share, self.cfg.data.max_bad_in_row)
+        data = self.cfg.data
+        return QuarantineLog(self.run_dir / name, self.stage.name, data.max_bad_share, data.max_bad_in_row)
+
+    @property
+    def _later_stages(self) -> list[str]:
+        """Name the run's stages behind this one."""
+        names = [stage.name for stage in self.cfg.stages.values()]
+        return names[names.index(self.stage.name) + 1 :] if self.stage.name in names else []
 
     def _write_skipped(self, mixture: Mixture) -> None:
-        """Name every sample that the stage never uses, one JSON line each; no file where there is none."""
-        columns = ("source", "shard", "key", "reason", "detail")
-        lines = [json.dumps(dict(zip(columns, row, strict=True))) + "\n" for row in mixture.skipped_samples]
-        if lines:
-            self.run_dir.mkdir(parents=True, exist_ok=True)
-            (self.run_dir / "skipped.jsonl").write_text("".join(lines), encoding="utf-8")
+        """Name every sample that the stage never uses, one JSON line each, beside the other stages' lines."""
+        columns = ("stage", "source", "shard", "key", "reason", "detail")
+        path = self.run_dir / "skipped.jsonl"
+        others = [entry for entry in read_entries(path) if entry["stage"] != self.stage.name]
+        own = [dict(zip(columns, (self.stage.name, *row), strict=True)) for row in mixture.skipped_samples]
+        if others or own:
+            write_atomic(path, to_lines(others + own))
+        else:
+            path.unlink(missing_ok=True)
 
     def _fingerprint(self) -> dict[str, str]:
         """Return the plan's fingerprint, its `config` extended by what the encoder depends on."""

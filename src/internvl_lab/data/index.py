@@ -12,8 +12,10 @@ the shards' names, sizes and times of change, and is rebuilt when any of them di
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
+import re
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -28,6 +30,7 @@ from numpy.typing import NDArray
 
 from internvl_lab.data.parent import exit_with_parent
 from internvl_lab.data.scan import Problem, ShardScan, read_extent, scan_shard
+from internvl_lab.data.shards import MANIFEST
 from internvl_lab.errors import ShardError
 from internvl_lab.text.template import ChatTemplate
 
@@ -41,6 +44,9 @@ _COLUMNS = (
     "shard", "key", "json_offset", "json_size", "json_crc", "text_tokens", "kind", "task",
     "image_start", "image_offset", "image_size", "width", "height",
 )  # fmt: skip
+
+_NUMBERED = re.compile(r"^(.*?)(\d{5,6})\.tar$")
+"""Names of a numbered sequence, such as NAME-000000.tar; four digits would be years."""
 
 Ints = NDArray[np.int64]
 
@@ -159,7 +165,7 @@ def build_index(shards_dir: Path, template: ChatTemplate, num_workers: int = 0) 
         template: counts the text tokens.
         num_workers: processes; 0 or 1 = this one.
     Raises:
-        ShardError: the folder is missing or holds no shard, or a shard is damaged; the message names it.
+        ShardError: the folder is missing or holds no shard, or a shard is missing or damaged; the message names it.
     """
     paths = find_shards(shards_dir)
     stamps = _stamps(paths)
@@ -205,7 +211,8 @@ def find_shards(shards_dir: Path) -> list[Path]:
     """List the shards of a folder by name.
 
     Raises:
-        ShardError: no such folder, or no `*.tar` in it.
+        ShardError: no such folder, no `*.tar` in it, or a shard is missing that its manifest `shards.json` lists; where
+            there is no manifest (shards of other programs), a gap in the numbers NAME-000000.tar.
     """
     folder = Path(shards_dir)
     if not folder.is_dir():
@@ -213,7 +220,36 @@ def find_shards(shards_dir: Path) -> list[Path]:
     paths = sorted(path for path in folder.glob("*.tar") if not path.name.startswith("."))
     if not paths:
         raise ShardError(f"folder {folder} holds no shards (*.tar)")
+    _refuse_missing(folder, {path.name for path in paths})
     return paths
+
+
+def _refuse_missing(folder: Path, present: set[str]) -> None:
+    """Stop where a shard is gone, because training on the rest would look like training on all of it."""
+    manifest = folder / MANIFEST
+    if manifest.exists():
+        try:
+            missing = set(json.loads(manifest.read_bytes())["shards"]) - present
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ShardError(f"manifest {manifest} cannot be read: {error!r}") from error
+        reason = f"{MANIFEST} lists it"
+    else:
+        missing, reason = _gaps(present), "the numbers of the others leave a gap"
+    if missing:
+        names = ", ".join(sorted(missing)[:5]) + (", ..." if len(missing) > 5 else "")
+        raise ShardError(f"folder {folder} lacks {len(missing)} of its shards: {names} ({reason}); restore it")
+
+
+def _gaps(present: set[str]) -> set[str]:
+    """Return the names that numbered sequences lack between their first and their last number."""
+    sequences: dict[tuple[str, int], set[int]] = {}
+    for match in filter(None, map(_NUMBERED.match, present)):
+        sequences.setdefault((match[1], len(match[2])), set()).add(int(match[2]))
+    return {
+        f"{prefix}{number:0{width}d}.tar"
+        for (prefix, width), numbers in sequences.items()
+        for number in set(range(min(numbers), max(numbers))) - numbers
+    }
 
 
 def read_member(index: ShardIndex, shard: int, offset: int, size: int) -> bytes:

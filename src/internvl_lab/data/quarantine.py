@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 from internvl_lab.atomic import write_atomic
 from internvl_lab.errors import ShardError
@@ -21,19 +22,41 @@ def too_many(num_bad: int, num_seen: int, max_share: float) -> bool:
     return num_bad > max_share * max(num_seen, MIN_JUDGED)
 
 
+def read_entries(path: Path) -> list[dict[str, Any]]:
+    """Read the lines of a JSONL file that name their stage; a torn last line is left out. No file gives no lines."""
+    if not path.exists():
+        return []
+    entries = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(entry, dict) and "stage" in entry:
+            entries.append(entry)
+    return entries
+
+
+def to_lines(entries: Sequence[dict[str, Any]]) -> str:
+    """Write entries as JSON lines."""
+    return "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries)
+
+
 class QuarantineLog:
-    """Append one JSON line per bad sample: {key, shard, reason, detail, step}.
+    """Append one JSON line per bad sample: {stage, key, shard, reason, detail, step}.
 
     Lives in the main process; the counts start anew with each process.
 
     Args:
         path: the file, usually `quarantine.jsonl` in the run folder; made when the first line comes.
+        stage: name of the stage that reads; steps count from 0 in each.
         max_bad_share: share of samples that may be bad.
         max_bad_in_row: bad samples without a good one between them at which the run stops.
     """
 
-    def __init__(self, path: Path, max_bad_share: float, max_bad_in_row: int) -> None:
-        self.path, self.max_bad_share, self.max_bad_in_row = Path(path), max_bad_share, max_bad_in_row
+    def __init__(self, path: Path, stage: str, max_bad_share: float, max_bad_in_row: int) -> None:
+        self.path, self.stage = Path(path), stage
+        self.max_bad_share, self.max_bad_in_row = max_bad_share, max_bad_in_row
         self.num_seen = self.num_bad = self.in_row = 0
 
     def record(
@@ -56,28 +79,27 @@ class QuarantineLog:
                 continue
             _, reason, detail = bad.pop(0)
             self.num_bad, self.in_row = self.num_bad + 1, self.in_row + 1
-            self._write({"key": key, "shard": shard, "reason": reason, "detail": detail, "step": step})
+            entry = {"stage": self.stage, "key": key, "shard": shard, "reason": reason, "detail": detail, "step": step}
+            self._write(entry)
             self._judge(f"{key} in {shard}: {reason} ({detail})")
 
-    def cut_back(self, step: int) -> None:
-        """Forget lines of `step` and later: a resumed run writes them again. A torn last line is dropped as well."""
+    def cut_back(self, step: int, later_stages: Collection[str] = ()) -> None:
+        """Forget what a resumed run writes again: this stage from `step` on, and the stages after it.
+
+        Lines of other stages stay; a torn last line goes.
+        """
         if not self.path.exists():
             return
-        kept = []
-        for line in self.path.read_text(encoding="utf-8").splitlines():
-            try:
-                if json.loads(line)["step"] < step:
-                    kept.append(line + "\n")
-            except (ValueError, KeyError, TypeError):
-                continue
-        write_atomic(self.path, "".join(kept))
+        entries = [entry for entry in read_entries(self.path) if entry["stage"] not in later_stages]
+        kept = [entry for entry in entries if entry["stage"] != self.stage or entry["step"] < step]
+        write_atomic(self.path, to_lines(kept))
 
     def _write(self, entry: dict[str, object]) -> None:
         """Append one line."""
         logger.warning("sample %(key)s in %(shard)s is left out: %(reason)s (%(detail)s)", entry)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+            file.write(to_lines([entry]))
 
     def _judge(self, last: str) -> None:
         """Stop the run when the limits are passed."""

@@ -1,12 +1,13 @@
 """Write WebDataset shards, from samples in memory or from the authors' JSONL with image files.
 
 ```
-annotation.jsonl + image files ── read_jsonl_samples ──> RawSample ── write_shards ──> shard-000000.tar ...
+annotation.jsonl + image files ── read_jsonl_samples ──> RawSample ── write_shards ──> shard-000000.tar ... shards.json
                                         └─ SampleError ──> the caller counts it (`convert`: rejected.jsonl)
 ```
 
 A shard holds KEY.json and KEY.<n>.<ext> for each sample. Its bytes depend on the samples alone (no time, no user), and
-it appears under its final name only when it is complete.
+it appears under its final name only when it is complete. `shards.json` comes last and lists all shards with their
+sample counts, so that a shard that is lost later is missed (`index.find_shards`).
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from typing import Any
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from internvl_lab.atomic import write_atomic
+from internvl_lab.constants import MAX_FRAMES, MIN_FRAMES
 from internvl_lab.data.records import parse_record, read_jsonl
 from internvl_lab.data.transforms import read_image_size
 from internvl_lab.data.video import read_frames
@@ -33,6 +36,8 @@ from internvl_lab.errors import ConfigError, SampleError
 logger = logging.getLogger(__name__)
 
 SHARD_NAME = "shard-{:06d}.tar"
+MANIFEST = "shards.json"
+"""Lists the shards of a folder: {"shards": {name: number of samples}}."""
 _KEY = re.compile(r"^[^./][^.]*$")
 """Keys hold no dot: webdataset splits member names at the first one."""
 
@@ -55,7 +60,7 @@ def write_shards(
     progress: bool = False,
     total: int | None = None,
 ) -> list[Path]:
-    """Write samples into numbered shards, each complete or absent.
+    """Write samples into numbered shards, each complete or absent, and their manifest when all are written.
 
     Args:
         samples: in the order in which they are stored; consumed lazily.
@@ -71,25 +76,27 @@ def write_shards(
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     stream = iter(samples)
-    written: list[Path] = []
-    with progress_bar(progress) as bar:
+    (out_dir / MANIFEST).unlink(missing_ok=True)  # an older one does not describe what is written now
+    written: dict[Path, int] = {}
+    with _progress_bar(progress) as bar:
         task = bar.add_task(f"shards in {out_dir.name}", total=total)
         for first in stream:  # streams inside a shard too: a thousand scanned pages do not fit in memory everywhere
             path = out_dir / SHARD_NAME.format(len(written))
             rest = islice(stream, samples_per_shard - 1)
-            _write_shard(bar.track(chain([first], rest), task_id=task), path)
-            written.append(path)
-    return written
+            written[path] = _write_shard(bar.track(chain([first], rest), task_id=task), path)
+    manifest = {"shards": {path.name: count for path, count in written.items()}}
+    write_atomic(out_dir / MANIFEST, json.dumps(manifest, indent=1) + "\n")
+    return list(written)
 
 
-def progress_bar(enabled: bool) -> Progress:
-    """Build the progress bar that all long data jobs share."""
+def _progress_bar(enabled: bool) -> Progress:
+    """Build the progress bar of `write_shards`."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     return Progress(*columns, disable=not enabled)
 
 
-def _write_shard(samples: Iterable[RawSample], path: Path) -> None:
-    """Write one tar beside its final name and move it there when all bytes are on disk."""
+def _write_shard(samples: Iterable[RawSample], path: Path) -> int:
+    """Write one tar beside its final name, move it there when all bytes are on disk, and count its samples."""
     from webdataset.writer import (
         TarWriter,
     )  # here, because webdataset takes a second to import and readers do not need it
@@ -98,13 +105,13 @@ def _write_shard(samples: Iterable[RawSample], path: Path) -> None:
     try:
         with partial.open("wb") as file:
             with TarWriter(file, user="root", group="root", mtime=0, encoder=False) as tar:
-                for sample in samples:
-                    tar.write(_members(sample))
+                count = sum(1 for _ in map(tar.write, map(_members, samples)))
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+    return count
 
 
 def _members(sample: RawSample) -> dict[str, str | bytes]:
@@ -119,7 +126,12 @@ def _members(sample: RawSample) -> dict[str, str | bytes]:
 
 
 def read_jsonl_samples(
-    annotation: Path, root: Path, *, prefix: str | None = None, min_frames: int = 8, max_frames: int = 32
+    annotation: Path,
+    root: Path,
+    *,
+    prefix: str | None = None,
+    min_frames: int = MIN_FRAMES,
+    max_frames: int = MAX_FRAMES,
 ) -> Iterator[RawSample | SampleError]:
     """Read the authors' JSONL with its image files.
 

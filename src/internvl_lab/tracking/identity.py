@@ -40,11 +40,17 @@ IGNORED = (
     "data.journal",
     "data.num_workers",
     "data.prefetch_factor",
-    "trainer.log_every_n_steps",
+    "trainer.devices",
+    "trainer.num_nodes",
+    "trainer.strategy",
+    "sweep",
     "callbacks.model_summary",
     "callbacks.progress_bar",
 )
-"""Settings that change where, how fast or how visibly a run works, but not what comes out."""
+"""Settings that change where, how fast or how visibly a run works, but not what comes out.
+
+Ranks are among them: packs are shared out by step, so a run may continue on another number of devices.
+"""
 
 
 def git_revision(folder: Path | None = None) -> str | None:

@@ -1,6 +1,6 @@
 """Train one stage: the LightningModule, its exact loss, and one callback a concern."""
 
-from internvl_lab.training.checkpointing import StepCheckpoint, find_resume
+from internvl_lab.training.checkpointing import StepCheckpoint, find_resume, position_of
 from internvl_lab.training.freezing import StageFreezing, describe_parts
 from internvl_lab.training.journal import Journal
 from internvl_lab.training.losses import StepResult, StepTotals
@@ -30,6 +30,7 @@ __all__ = [
     "describe_parts",
     "find_resume",
     "loop_settings",
+    "position_of",
     "silence_lightning",
     "write_metrics",
 ]

@@ -17,7 +17,9 @@ from typing import Any
 import lightning as L
 import torch
 
+from internvl_lab.errors import CheckpointError
 from internvl_lab.training.module import as_step_module
+from internvl_lab.training.resume import STATE_KEY
 
 log = logging.getLogger(__name__)
 
@@ -96,6 +98,22 @@ def find_resume(folder: Path) -> Path | None:
             return path
         log.warning("checkpoint %s is damaged; trying the one before", path)
     return None
+
+
+def position_of(path: Path) -> tuple[str, int]:
+    """Return (stage, finished steps) of a checkpoint file.
+
+    Raises:
+        CheckpointError: no file, or no checkpoint of ours.
+    """
+    if not path.exists():
+        raise CheckpointError(f"checkpoint {path} does not exist")
+    if not is_readable(path):
+        raise CheckpointError(f"{path} is not a readable checkpoint")
+    content = torch.load(path / "meta.pt" if path.is_dir() else path, map_location="cpu", mmap=True, weights_only=True)
+    if STATE_KEY not in content:
+        raise CheckpointError(f"{path} was not written by a stage of internvl-lab; init_from=DIR takes weights alone")
+    return str(content[STATE_KEY]["stage"]), int(content["global_step"])
 
 
 def is_readable(path: Path) -> bool:

@@ -2,7 +2,7 @@
 
 `requires_grad_(False)` alone is not enough: a frozen encoder in train mode still drops paths, and a parameter
 that slipped into an optimizer group still decays. So the callback applies, verifies against the optimizer,
-keeps frozen parts in eval mode, and compares the frozen weights before and after training bit by bit.
+keeps frozen parts in eval mode, and compares checksums of the frozen weights before and after training.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from internvl_lab.models import InternVL
 
 log = logging.getLogger(__name__)
+
+_CHUNK = 1 << 22
+"""Elements that the checksum widens to int64 at a time."""
 
 
 class StageFreezing(L.Callback):
@@ -87,11 +90,11 @@ class StageFreezing(L.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the fingerprints of the frozen parts."""
-        return {"fingerprints": dict(self._fingerprints)}
+        return {"checksums": dict(self._fingerprints)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Expect the frozen parts of the checkpoint."""
-        self._fingerprints = dict(state_dict["fingerprints"])
+        """Expect the frozen parts of the checkpoint; checkpoints from before the positions counted have other sums."""
+        self._fingerprints = dict(state_dict.get("checksums", {}))
 
 
 def apply_stage(model: InternVL, stage: StageConfig) -> None:
@@ -155,9 +158,11 @@ def describe_parts(model: InternVL) -> list[str]:
 
 @torch.no_grad()
 def fingerprint(parameters: Iterable[Tensor]) -> int:
-    """Return a number that changes when any bit of the tensors (any shape) does: bit patterns, mixed by position.
+    """Return a checksum of the tensors (any shape): bit patterns, weighted by position, summed modulo 2^64.
 
-    One pass over the memory; on a GPU one number comes back per tensor. Sharded tensors are gathered one by one,
+    It always changes when a single element does, because the weights are odd, or when two elements of up to 32 bits
+    trade places in a tensor; that other changes cancel out is unlikely, not impossible. One pass over the memory; on
+    a GPU one number comes back per tensor. Sharded tensors are gathered one by one,
     so that the number is the same on all ranks and for any sharding.
     """
     mixed = 0
@@ -165,6 +170,15 @@ def fingerprint(parameters: Iterable[Tensor]) -> int:
         whole = parameter.full_tensor() if hasattr(parameter, "full_tensor") else parameter
         width = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[whole.element_size()]
         bits = whole.detach().contiguous().view(width)
-        total = int(bits.sum(dtype=torch.int64).item())
-        mixed = (mixed * 1_000_003 + total) % (1 << 61)
+        mixed = (mixed * 1_000_003 + int(_weighted_sum(bits.flatten()).item())) % (1 << 64)
     return mixed
+
+
+def _weighted_sum(bits: Tensor) -> Tensor:
+    """Sum (N,) integers times 1, 3, 5, ... as a 0-d int64 that wraps around; in chunks, to need little memory."""
+    total = torch.zeros((), dtype=torch.int64, device=bits.device)
+    odd = torch.arange(1, 2 * min(_CHUNK, len(bits)) + 1, 2, dtype=torch.int64, device=bits.device)
+    for start in range(0, len(bits), _CHUNK):
+        chunk = bits[start : start + _CHUNK].to(torch.int64)
+        total += (chunk * (odd[: len(chunk)] + 2 * start)).sum()
+    return total
