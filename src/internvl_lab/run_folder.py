@@ -41,7 +41,7 @@ def _start_of_run() -> float:
     if _claimed_process_start.is_set():
         return time.time()
     _claimed_process_start.set()
-    return psutil.Process().create_time()
+    return float(psutil.Process().create_time())
 
 
 @dataclass
