@@ -48,7 +48,7 @@ def test_the_vit_ablation_runs_both_rows_and_compares_them(tmp_path):
 @pytest.mark.slow
 def test_a_failing_row_leaves_the_other_s_result_and_is_an_error(tmp_path):
     with pytest.raises(InternVLLabError, match="rows failed"):
-        execute(tmp_path, *STUDY, "+sweep.axes={stage: [stage1, stage2], max_steps_per_stage: [1], seed: [1, -1]}")
+        execute(tmp_path, *STUDY, "stage=stage1", "+sweep.axes={ckpt_path: [null, /nowhere.ckpt]}")
     rows = json.loads((tmp_path / "outputs" / "latest" / "metrics.json").read_text())["rows"]
     assert [row["status"] for row in rows] == ["done", "failed", "done", "failed"]
     assert all(row["error"] for row in rows if row["status"] == "failed")
