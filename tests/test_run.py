@@ -7,6 +7,7 @@ from safetensors.torch import load_file
 from internvl_lab.config.compose import compose_raw, plain, typed_config
 from internvl_lab.errors import CheckpointError, ConfigError, MissingWeightsError
 from internvl_lab.run import Invocation, run
+from internvl_lab.tracking import read_offline_wandb
 
 STAGES = ("stage1", "stage1_5", "stage2")
 FROM_SCRATCH = "init_from={vision: null, projector: null, language: null}"
@@ -110,3 +111,16 @@ def test_a_checkpoint_that_is_none_is_one_sentence(tmp_path):
     (tmp_path / "broken.ckpt").write_bytes(b"no checkpoint")
     with pytest.raises(CheckpointError, match="not a readable checkpoint"):
         execute(tmp_path, "debug=tiny", FROM_SCRATCH, f"ckpt_path={tmp_path}/broken.ckpt")
+
+
+def test_the_report_is_in_the_offline_wandb_run_too(tmp_path):
+    execute(tmp_path, "debug=tiny", FROM_SCRATCH, "max_steps_per_stage=1", "logger.wandb.mode=offline")
+    run_folder = tmp_path / "outputs" / "latest"
+    files = list((run_folder / "wandb").glob("offline-run-*/files/media/**/*"))
+    pictures = {path.name for path in files if path.suffix == ".png"}
+    assert any("contact_sheet" in name for name in pictures)
+    assert any("loss_curves" in name for name in pictures)
+    assert any(path.name.endswith(".table.json") for path in files)
+    history = read_offline_wandb(run_folder)
+    assert [loss for loss in history["train/loss"] if loss is not None]
+    assert {"tokens", "samples", "tiles", "flops"} <= history.keys()

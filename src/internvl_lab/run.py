@@ -193,7 +193,9 @@ def _log_report(wandb: WandbLog, result: EvaluationResult, paths: Mapping[str, P
     wandb.log_rows("val/tasks", ["task", "score", "blind", "n"], rows)
     wandb.log_summary({"val/score": metrics["overall"]["score"], "val/blind": metrics["overall"]["blind"]})
     wandb.log_summary({f"val/{name}/score": t["score"] for name, t in metrics["tasks"].items()})
-    wandb.log_images("val/report", [paths[name] for name in ("contact sheet", "loss curves") if name in paths])
+    for name in ("contact sheet", "loss curves"):  # one key each: W&B shows pictures of one key at one size
+        if name in paths:
+            wandb.log_images(f"val/{name.replace(' ', '_')}", [paths[name]])
 
 
 def _score(outcome: Mapping[str, Any]) -> float | None:
