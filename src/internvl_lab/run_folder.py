@@ -113,6 +113,7 @@ class RunFolder:
         stop = threading.Event()
 
         def beat() -> None:
+            """Write the elapsed time until told to stop."""
             while not stop.wait(TICK_S):
                 with contextlib.suppress(OSError):
                     self._write_elapsed(time.time())

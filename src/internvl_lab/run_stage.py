@@ -140,6 +140,7 @@ def count_flops(config: RunConfig, stage: StageConfig) -> Callable[[Batch], floa
     """Return a function that counts the required FLOPs of training on a pack, head included."""
 
     def count(batch: Batch) -> float:
+        """Count one pack."""
         lengths = batch.cu_seqlens.diff().to(torch.float64)
         return step_flops(
             config.model,

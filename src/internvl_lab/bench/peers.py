@@ -59,6 +59,7 @@ def padded_inputs(samples: Sequence[Sample], dtype: torch.dtype) -> Inputs:
     longest = max(len(sample.input_ids) for sample in samples)
 
     def rows(columns: list[np.ndarray], fill: int) -> Tensor:
+        """Pad columns to equal length and stack them: (B, L)."""
         padded = [np.pad(column, (0, longest - len(column)), constant_values=fill) for column in columns]
         return torch.from_numpy(np.stack(padded).astype(np.int64))
 

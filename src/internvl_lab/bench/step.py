@@ -116,6 +116,7 @@ def build_variants(workload: Workload, samples: list[Sample], seed: int = 0) -> 
     optimizer = _optimizer(peer)
 
     def variant(batches: list[list[Sample]], packed: bool, padding: float) -> Variant:
+        """Describe one peer over its batches."""
         to_inputs = peers.packed_inputs if packed else peers.padded_inputs
         # as many optimizer steps as ours, or small batches would pay for more of them
         groups = [batches[group[0] : group[-1] + 1] for group in _split(len(batches), len(packs))]
@@ -131,6 +132,7 @@ def _ours(model: InternVL, packs: list[list[Sample]]) -> Variant:
     """Run our model on one pack a step."""
 
     def loss_of(batch: Batch, num_targets: int) -> Tensor:
+        """Return the mean loss of a pack: () fp32."""
         hidden = model(
             input_ids=batch.input_ids,
             position_ids=batch.position_ids,
@@ -141,6 +143,7 @@ def _ours(model: InternVL, packs: list[list[Sample]]) -> Variant:
         return model.token_losses(hidden, batch.labels).losses.sum() / num_targets
 
     def step(number: int, pack: list[Sample]) -> Step:
+        """Make the work of one optimizer step."""
         batch, count = collate(pack, number, []), peers.num_targets(pack)
         return Step([lambda: loss_of(batch, count)], count)
 
@@ -157,6 +160,7 @@ def _peer_step(
     count = sum(map(peers.num_targets, batches))
 
     def micro_batch(batch: list[Sample]) -> Callable[[], Tensor]:
+        """Return a function that computes a batch's loss: () fp32."""
         inputs = to_inputs(batch, dtype)
         return lambda: peers.peer_loss(peer, inputs, count)
 

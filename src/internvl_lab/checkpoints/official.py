@@ -126,6 +126,7 @@ def iter_native(folder: Path, config: ModelConfig, parts: Collection[str]) -> It
     """
 
     def wanted(name: str) -> bool:
+        """Say whether a tensor belongs to the parts asked for."""
         part = _PART_OF_PREFIX.get(name.partition(".")[0])
         return belongs_to(name, parts) if part is None else part in parts
 

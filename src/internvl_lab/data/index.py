@@ -308,6 +308,7 @@ def _join(folder: Path, paths: Sequence[Path], stamps: Ints, scans: Sequence[Sha
     json_extents = np.array([scans[s].json_extents[r] for s, r in rows], dtype=np.int64).reshape(-1, 2)
 
     def column(values: Iterable[Any], dtype: Any) -> NDArray[Any]:
+        """Make one column of the index: (N,)."""
         return np.array(list(values), dtype=dtype)
 
     return ShardIndex(

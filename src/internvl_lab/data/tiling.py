@@ -147,6 +147,7 @@ def _torch_resizer(image: Image.Image) -> Callable[[int, int], Pixels]:
     channels_last = batch.permute(0, 3, 1, 2)
 
     def resize(width: int, height: int) -> Pixels:
+        """Return the picture at another size: (height, width, 3) uint8."""
         if image.size == (width, height):
             return pixels.copy()
         scaled = F.interpolate(channels_last, size=(height, width), mode="bicubic", antialias=True)
@@ -160,6 +161,7 @@ def _pillow_resizer(image: Image.Image) -> Callable[[int, int], Pixels]:
     """Return the same as `_torch_resizer`, with Pillow's bicubic filter: the authors' pixels."""
 
     def resize(width: int, height: int) -> Pixels:
+        """Return the picture at another size: (height, width, 3) uint8."""
         if image.size == (width, height):
             return np.array(image)
         return np.array(image.resize((width, height), Image.Resampling.BICUBIC))

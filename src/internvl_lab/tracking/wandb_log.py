@@ -102,6 +102,7 @@ class WandbLog(WandbLogger):
         import wandb
 
         def cell(value: Any) -> Any:
+            """Show a path as its picture."""
             return wandb.Image(str(value)) if isinstance(value, Path) else value
 
         data = [[cell(value) for value in row] for row in rows]

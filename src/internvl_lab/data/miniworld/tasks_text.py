@@ -64,6 +64,7 @@ def ocr(rng: Random, dense: bool) -> Draft:
     seed = rng.getrandbits(32)
 
     def paint() -> tuple[Canvas, ...]:
+        """Paint the lines, each character slightly off its place; one (H, W, 3) canvas."""
         local = Random(seed)
         paper, ink = random_ink(local)
         canvas = background(*size, paper, local.getrandbits(20))
