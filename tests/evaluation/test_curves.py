@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from internvl_lab.evaluation.curves import draw_loss_curves, read_curves, smooth
+from internvl_lab.evaluation.curves import draw_loss_curves, read_curves
 
 
 def write(run_dir: Path, text: str) -> Path:
@@ -33,13 +33,6 @@ def test_rows_without_a_loss_and_skipped_steps_are_left_out(tmp_path: Path) -> N
 def test_nothing_logged(tmp_path: Path) -> None:
     assert read_curves(tmp_path) == []
     assert read_curves(write(tmp_path, "stage,step,val/x\ns,1,2\n")) == []
-
-
-def test_smooth_averages_over_predecessors() -> None:
-    values = np.array([1.0, 3.0, 5.0, 7.0])
-    assert smooth(values, 1).tolist() == [1, 3, 5, 7]
-    assert smooth(values, 2).tolist() == [1, 2, 4, 6]
-    assert smooth(values, 10).tolist() == [1, 2, 3, 4]
 
 
 def test_the_plot_is_a_picture_with_shaded_stages(tmp_path: Path) -> None:

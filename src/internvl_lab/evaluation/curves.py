@@ -14,9 +14,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from internvl_lab.tracking.read_back import read_metrics
+from internvl_lab.tracking.smoothing import smooth
 
-SMOOTHING_SHARE = 0.03
-"""Width of the moving average over the number of points of a stage."""
 SHADES = ("#eef3fb", "#fdf3e7", "#edf7ee", "#f8eef8")
 
 
@@ -56,15 +55,6 @@ def read_curves(run_dir: Path) -> list[StageCurve]:
     return curves
 
 
-def smooth(values: NDArray[np.float64], width: int) -> NDArray[np.float64]:
-    """Average each of K values with its `width - 1` predecessors, fewer at the start; (K,) -> (K,)."""
-    totals = np.concatenate([[0.0], np.cumsum(values)])
-    ends = np.arange(1, len(values) + 1)
-    starts = np.maximum(ends - width, 0)
-    averaged: NDArray[np.float64] = (totals[ends] - totals[starts]) / (ends - starts)
-    return averaged
-
-
 def draw_loss_curves(curves: Sequence[StageCurve]) -> bytes:
     """Plot loss against steps, each stage on its own shade.
 
@@ -80,8 +70,7 @@ def draw_loss_curves(curves: Sequence[StageCurve]) -> bytes:
         axes.axvspan(start, end, color=SHADES[number % len(SHADES)], lw=0)
         axes.text((start + end) / 2, 0.98, curve.stage, transform=axes.get_xaxis_transform(), ha="center", va="top")
         axes.plot(curve.steps, curve.losses, color="#9db4d6", lw=0.6)
-        width = max(1, round(len(curve.steps) * SMOOTHING_SHARE))
-        axes.plot(curve.steps, smooth(curve.losses, width), color="#1f4e99", lw=1.6)
+        axes.plot(curve.steps, smooth(curve.losses), color="#1f4e99", lw=1.6)
         start = end
     axes.set(xlabel="optimizer step", ylabel="training loss", xlim=(0, max(start, 1)))
     axes.set_title("Training loss by stage: each step (light), moving average (dark)", fontsize=10)

@@ -7,16 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from internvl_lab.tracking.read_back import read_metrics
+from internvl_lab.tracking.smoothing import Floats, smooth
 
 FINAL_STEPS = 20
 """Logged steps at the end of a run whose mean loss is its final loss."""
-SMOOTHING_SHARE = 0.03
-"""Width of the moving average over the number of points."""
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -30,12 +26,7 @@ class LossCurve:
 
     def smoothed(self) -> Floats:
         """Average each loss with its predecessors; (K,)."""
-        width = max(1, round(len(self.losses) * SMOOTHING_SHARE))
-        totals = np.concatenate([[0.0], np.cumsum(self.losses)])
-        ends = np.arange(1, len(self.losses) + 1)
-        starts = np.maximum(ends - width, 0)
-        averaged: Floats = (totals[ends] - totals[starts]) / (ends - starts)
-        return averaged
+        return smooth(self.losses)
 
 
 def read_loss(run_dir: Path) -> LossCurve | None:
