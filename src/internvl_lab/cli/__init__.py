@@ -17,6 +17,7 @@ COMMANDS = {
     "miniworld": "generate the embedded dataset",
     "tokenizer": "train the mini family's tokenizer on miniworld's text",
     "assets": "export a trained part as a shipped asset",
+    "sizes": "count the parameters of the seven published sizes",
     "chat": "ask a trained checkpoint about images",
     "bench": "measure against named peers in one run",
 }

@@ -12,7 +12,7 @@ ROLES = ("user", "assistant", "system")
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add this command's options."""
     parser.add_argument("--out", type=Path, required=True, help="folder for tokenizer.json")
-    parser.add_argument("--vocab-size", type=int, default=512)
+    parser.add_argument("--vocab-size", type=int, default=640)
     parser.add_argument("--samples", type=int, default=8000, help="miniworld samples to read")
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -35,6 +36,12 @@ def test_training_never_holds_bucket_zero_even_beside_the_question(split: str) -
     assert fits_split("ocr", _draft(seen), split)
     assert not fits_split("ocr", _draft(held_out), split)
     assert not fits_split("ocr", _draft(seen, held_out), split)
+
+
+def test_training_never_asks_what_another_task_holds_out() -> None:
+    draft = replace(_draft(_of_bucket(5)[0]), also=(("ocr", _of_bucket(0)[0]),))
+    assert not fits_split("ocr", draft, "finetune")
+    assert fits_split("ocr", replace(draft, also=(("ocr", _of_bucket(3)[0]),)), "finetune")
 
 
 def test_val_asks_about_bucket_zero_only() -> None:

@@ -29,6 +29,8 @@ class Draft:
     """The first is the one `val` asks."""
     combinations: tuple[str, ...]
     """What determines the answers; the first belongs to the first question."""
+    also: tuple[tuple[str, str], ...] = ()
+    """(task, combination) of questions that belong to other tasks and are asked in training only."""
     dense: tuple[Question, ...] = ()
     """Ways to ask for everything that the picture holds."""
     sizes: tuple[tuple[int, int], ...] = ()
@@ -56,4 +58,5 @@ def fits_split(task: str, draft: Draft, split: str) -> bool:
     if split == "val":
         return bucket(task, draft.combinations[0]) == 0
     allowed = (_TRAIN_BUCKETS if draft.sizes else _TEXT_BUCKETS)[split]
-    return all(bucket(task, combination) in allowed for combination in draft.combinations)
+    asked = (*((task, combination) for combination in draft.combinations), *draft.also)
+    return all(bucket(*pair) in allowed for pair in asked)

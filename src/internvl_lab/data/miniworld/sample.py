@@ -28,6 +28,8 @@ from internvl_lab.errors import ConfigError
 
 DENSE_SHARE = 0.5
 """Share of `pretrain`'s pictures that are asked for everything they hold."""
+MAX_TURNS = 6
+"""Most questions about one picture in training: a picture costs far more tokens than one more answer."""
 
 DRAW: dict[str, Callable[[Random, bool], Draft]] = {
     "captioning": captioning,
@@ -47,7 +49,7 @@ DRAW: dict[str, Callable[[Random, bool], Draft]] = {
 def draw(split: str, index: int, seed: int, task: str) -> tuple[Draft, tuple[Question, ...]]:
     """Draw the draft of sample `index` and the questions to ask about it.
 
-    `val` asks one question. `finetune` asks up to three about the same picture, and so does
+    `val` asks one question. `finetune` asks up to six about the same picture, and so does
     `pretrain`, which puts a dense question first in half of the samples.
     """
     rng = Random(f"{seed}/{split}/{index}/{task}")
@@ -58,8 +60,8 @@ def draw(split: str, index: int, seed: int, task: str) -> tuple[Draft, tuple[Que
     if split == "val":
         return draft, draft.questions[:1]
     if dense and draft.dense:
-        return draft, (rng.choice(draft.dense), *draft.questions[: rng.choice((0, 0, 1))])
-    return draft, draft.questions[: rng.randint(1, 3)]
+        return draft, (rng.choice(draft.dense), *draft.questions[: rng.randrange(4)])
+    return draft, draft.questions[: rng.randint(2, MAX_TURNS)]
 
 
 def _head(draft: Draft) -> str:

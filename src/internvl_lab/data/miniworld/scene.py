@@ -34,6 +34,8 @@ class Placed:
     row: int
     column: int
     box: Box
+    half: str = ""
+    """Words for the halves of the picture that it lies in, as labels for who pretrains an encoder; may be empty."""
 
 
 @dataclass(frozen=True)
@@ -154,5 +156,5 @@ def paint_scene(scene: Scene) -> Canvas:
     canvas = background(scene.grid.width, scene.grid.height, dark_color(rng), rng.getrandbits(20))
     for placed in scene.things:
         paint_shape(canvas, placed.thing.shape, placed.box, shade(rng, placed.thing.color))
-        mark(canvas, placed.box, placed.thing.name)
+        mark(canvas, placed.box, f"{placed.thing.name} {placed.half}".strip())
     return canvas

@@ -15,16 +15,20 @@ TALLEST_PROMPTS = ("Which bar is the tallest?", "What color is the highest bar?"
 SHORTEST_PROMPTS = ("Which bar is the shortest?", "What color is the lowest bar?")
 BARS_PROMPT = "List every bar."
 
-MAX_VALUE = 9
-UNIT = 11
-"""Pixels of one unit of the scale: nine units and margins fill the 112 pixels of a tile."""
+MAX_VALUE = 7
+UNIT = 14
+"""Pixels of one unit of the scale: one patch of the encoder; seven units and the floor fill a tile of 112 pixels."""
+FLOOR = 12
+"""Pixels below the bars."""
 MARGIN = 10
 """Width in pixels of the axis with its labels."""
 
 
 def _questions(rng: Random, bars: list[tuple[str, int]]) -> list[Question]:
     """Ask for values, and for the extreme bar where it is the only one; three of five first questions are values."""
-    values = [Question(rng.choice(VALUE_PROMPTS).format(color), str(value)) for color, value in rng.sample(bars, 2)]
+    values = [
+        Question(rng.choice(VALUE_PROMPTS).format(color), str(value)) for color, value in rng.sample(bars, len(bars))
+    ]
     heights = [value for _, value in bars]
     extremes = []
     for prompts, height in ((TALLEST_PROMPTS, max(heights)), (SHORTEST_PROMPTS, min(heights))):
@@ -32,8 +36,8 @@ def _questions(rng: Random, bars: list[tuple[str, int]]) -> list[Question]:
             extremes.append(Question(rng.choice(prompts), bars[heights.index(height)][0]))
     rng.shuffle(extremes)
     if extremes and rng.random() < 0.4:
-        return [extremes[0], *values]
-    return values + extremes[:1]
+        return extremes + values
+    return [values[0], *extremes, *values[1:]]
 
 
 def chart(rng: Random, dense: bool) -> Draft:
@@ -56,17 +60,17 @@ def chart(rng: Random, dense: bool) -> Draft:
 
 
 def _paint_chart(size: tuple[int, int], bars: list[tuple[str, int]], seed: int) -> Canvas:
-    """Paint grid lines one unit apart, labels at 3, 6 and 9, and the bars; returns (H, W, 3) uint8."""
+    """Paint grid lines one unit apart, labels at 2, 4 and 6, and the bars; returns (H, W, 3) uint8."""
     rng = Random(seed)
     width, height = size
     paper = dark_color(rng)
     canvas = background(width, height, paper, rng.getrandbits(20))
-    base = height - 5
+    base = height - FLOOR
     for value in range(MAX_VALUE + 1):
         y = base - value * UNIT
-        tone = paper[0] + (90 if value % 3 == 0 else 36)
+        tone = paper[0] + (90 if value % 2 == 0 else 36)
         paint_rectangle(canvas, (MARGIN - 2, y, width, y + 1), (tone, tone, tone))
-        if value in (3, 6, 9):
+        if value in (2, 4, 6):
             paint_text(canvas, str(value), 1, max(0, y - 3), 1, 6, (170, 170, 170))
     slot = (width - MARGIN) / len(bars)
     for position, (color, value) in enumerate(bars):
@@ -74,5 +78,5 @@ def _paint_chart(size: tuple[int, int], bars: list[tuple[str, int]], seed: int) 
         x = int(MARGIN + position * slot + rng.uniform(0.2, 0.8) * (slot - fill))
         bar = (x, base - value * UNIT, x + fill, base)
         paint_rectangle(canvas, bar, shade(rng, color))
-        mark(canvas, bar, color)
+        mark(canvas, bar, f"{color} {value}")
     return canvas

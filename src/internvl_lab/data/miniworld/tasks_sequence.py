@@ -43,7 +43,7 @@ def _find(rng: Random) -> tuple[list[Scene], list[Question]]:
     things = random_things(rng, 2 * number)
     scenes = [arrange(rng, _small_grid(rng), things[2 * k : 2 * k + rng.randint(1, 2)]) for k in range(number)]
     questions = []
-    for index in rng.sample(range(number), 2):
+    for index in rng.sample(range(number), number):
         thing = rng.choice(scenes[index].things).thing
         text = rng.choice(FIND_PROMPTS).format(article(thing.color), thing.name)
         questions.append(Question(text, f"Image-{index + 1}"))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from random import Random
 
-from internvl_lab.data.miniworld.canvas import Canvas, Color, background, paint_rectangle, paint_text
+from internvl_lab.data.miniworld.canvas import Canvas, Color, background, paint_rectangle, paint_text, text_size
 from internvl_lab.data.miniworld.draft import Draft, Question
+from internvl_lab.data.miniworld.font import GLYPH_HEIGHT
+from internvl_lab.data.miniworld.marks import mark
 from internvl_lab.data.miniworld.scene import dark_color
 from internvl_lab.data.miniworld.vocabulary import (
     COLORS,
@@ -27,7 +29,7 @@ CELL = 28
 """Edge in pixels of one visual token of a 112 pixel tile; lines and large characters keep this pitch."""
 
 PITCH = 14
-VALUE_INDENT = 64
+VALUE_INDENT = 70
 """Pixels between small characters, and from a field's key (up to 4 characters) to its value."""
 
 PAGE_GRIDS = ((2, 3), (3, 2), (2, 3), (3, 2), (2, 2), (2, 2), (2, 2), (1, 3), (3, 1))
@@ -58,8 +60,8 @@ def ocr(rng: Random, dense: bool) -> Draft:
         "".join(rng.choice(OCR_ALPHABET) for _ in range(rng.randint(5, 6) if wide else rng.randint(3, 4)))
         for _ in range(rng.randint(2, 3) if dense else 1)
     ]
-    rows = sorted(rng.sample(range(4), len(lines))) if dense else [rng.randint(0, 6) / 2]
-    starts = [rng.randint(0, (columns - len(line)) * 2) * (CELL // 2) for line in lines]
+    rows = sorted(rng.sample(range(4), len(lines)))
+    starts = [rng.randint(0, columns - len(line)) * CELL for line in lines]
     size = (_jitter(rng, columns * CELL), _jitter(rng, TILE))
     seed = rng.getrandbits(32)
 
@@ -70,7 +72,7 @@ def ocr(rng: Random, dense: bool) -> Draft:
         canvas = background(*size, paper, local.getrandbits(20))
         scale = local.choice((3, 3, 4))
         for line, row, start in zip(lines, rows, starts, strict=True):
-            x, y = start + (CELL - 5 * scale) // 2, int(row * CELL) + (CELL - 7 * scale) // 2
+            x, y = start + (CELL - 5 * scale) // 2, row * CELL + (CELL - 7 * scale) // 2
             for position, character in enumerate(line):
                 dx, dy = local.randint(-2, 2), local.randint(-2, 2)
                 left = min(max(x + position * CELL + dx, 1), size[0] - 5 * scale - 1)
@@ -111,7 +113,7 @@ def document(rng: Random, dense: bool) -> Draft:
         combinations=tuple(f"{key}: {value}" for key, value in order),
         dense=(Question(FIELDS_PROMPT, "\n".join(listing)),),
         sizes=(size,),
-        scenes=("; ".join(f"{key.upper()} {value}" for key, value in fields),),
+        scenes=("; ".join(f"{key} {value}" for key, value in fields),),
         paint=lambda: (_paint_form(size, fields, slots, seed),),
     )
 
@@ -134,4 +136,5 @@ def _paint_form(
         x, y = column * TILE + dx, row * CELL + dy + rng.randint(-1, 1)
         paint_text(canvas, key.upper(), x, y, 2, PITCH, ink)
         paint_text(canvas, value, x + VALUE_INDENT, y, 2, PITCH, ink)
+        mark(canvas, (x, y, x + VALUE_INDENT + text_size(value, 2, PITCH)[0], y + 2 * GLYPH_HEIGHT), key)
     return canvas
