@@ -24,6 +24,7 @@ from internvl_lab.data.miniworld import ensure_shards
 from internvl_lab.errors import ConfigError, MissingWeightsError
 from internvl_lab.text import ChatTemplate, load_tokenizer
 from internvl_lab.tracking import config_hash
+from internvl_lab.training import slurm_plugins
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +77,7 @@ def build_trainer(options: Mapping[str, Any], **fixed: Any) -> L.Trainer:
         ConfigError: Lightning refuses an option, or this machine lacks the device.
     """
     chosen = {key: value for key, value in options.items() if key not in OWN_TRAINER_KEYS}
+    chosen.setdefault("plugins", slurm_plugins())
     try:
         return L.Trainer(**{**chosen, **fixed})
     except (MisconfigurationException, ValueError, TypeError) as error:
