@@ -29,6 +29,7 @@ from internvl_lab.evaluation import EvaluationResult, evaluate, show, write_repo
 from internvl_lab.prepare import (
     VAL_MIXTURE,
     build_template,
+    check_attention,
     check_trainer,
     rank_of_process,
     refuse_multirun_launcher,
@@ -99,6 +100,7 @@ def _dispatch(config: RunConfig, invocation: Invocation, signals: StopSignals) -
         return None
     refuse_multirun_launcher(config.trainer, invocation.multirun, invocation.launcher)
     check_trainer(config.trainer)
+    check_attention(config.model, config.trainer)
     check_sources(config.init_from, config.model)
     if not config.stages and not config.sweep.axes:
         raise ConfigError("nothing to run: choose a recipe or a stage")

@@ -97,4 +97,3 @@ def test_known_logger_keys_pass():
     checks.check_logger({})
     checks.check_logger({"wandb": None})
     checks.check_logger({"wandb": {"mode": "offline", "tags": ["a"], "entity": None, "group": "x"}})
-

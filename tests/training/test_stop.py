@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import random
 import signal
 import subprocess
 import threading
 import time
+import warnings
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -93,6 +95,48 @@ def test_outside_training_a_signal_stops_at_once_and_only_once() -> None:
             signal.raise_signal(signal.SIGUSR1)
         finally:
             signal.raise_signal(signal.SIGUSR1)  # repeated while cleaning up
+
+
+def test_a_stop_that_was_dropped_can_be_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python drops what a handler raises inside a destructor."""
+
+    class Careless:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr("internvl_lab.training.stop.QUIET_S", 0.0)
+    with StopSignals().caught(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        Careless()
+        with pytest.raises(RunStopped):
+            signal.raise_signal(signal.SIGTERM)
+
+
+def test_a_forked_worker_obeys_its_parent() -> None:
+    """A pool ends its workers by SIGTERM, which must not wait for anything."""
+    with StopSignals().caught():
+        for _ in range(5):
+            with multiprocessing.get_context("fork").Pool(2) as pool:
+                assert pool.map(abs, [-1, -2]) == [1, 2]
+                workers = multiprocessing.active_children()
+    assert len(workers) == 2
+    assert all(worker.exitcode is not None for worker in workers)
+
+
+def test_a_young_worker_that_drops_the_request_ends_all_the_same() -> None:
+    def work() -> None:
+        class Careless:
+            def __del__(self) -> None:
+                signal.raise_signal(signal.SIGTERM)
+
+        Careless()
+        time.sleep(60)
+
+    with StopSignals().caught():
+        process = multiprocessing.get_context("fork").Process(target=work)
+        process.start()
+        process.join(30)
+    assert process.exitcode == -signal.SIGALRM
 
 
 def test_handlers_are_put_back() -> None:

@@ -59,5 +59,7 @@ def test_monitors_come_before_the_writer_then_the_checkpoint_then_stopping(tiny:
     assert callbacks[-2].every == stage.checkpoint_every
     assert callbacks[-1].checkpoint is callbacks[-2]
     off = CallbacksConfig(progress_bar=False, hang_timeout_s=None)
-    bare = {type(callback).__name__ for callback in build_callbacks(stage, tiny.PACKING, tmp_path, tmp_path, settings=off)}
+    bare = {
+        type(callback).__name__ for callback in build_callbacks(stage, tiny.PACKING, tmp_path, tmp_path, settings=off)
+    }
     assert not {"Journal", "StageProgressBar", "Watchdog", "StopOnRequest"} & bare

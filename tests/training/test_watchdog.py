@@ -107,6 +107,7 @@ def test_abort_ends_the_process_after_the_report(tmp_path: Path) -> None:
         "watchdog = Watchdog(Path(sys.argv[1]), 0.1, abort=True)\n"
         "watchdog._watch(N(global_rank=0, global_step=4), 'stage1')\n"
     )
-    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], timeout=120, capture_output=True, text=True)
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    done = subprocess.run(command, check=False, timeout=120, capture_output=True, text=True)
     assert done.returncode == ABORT_STATUS, done.stderr
     assert "stage1, step 5, fetching the next pack" in reports(tmp_path)[0]

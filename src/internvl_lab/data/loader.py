@@ -12,7 +12,6 @@ run has consumed is one number. A sample that cannot be read leaves its pack; th
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -251,12 +250,7 @@ class _Requests:
 
 
 def _init_worker(worker: int) -> None:
-    """Keep a worker to one core, from outliving its parent, and from leaving before it.
-
-    A cluster sends its signals to all processes of a job; the main one finishes its step and then ends its workers.
-    """
-    for signum in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(signum, signal.SIG_IGN)
+    """Keep a worker to one core, from outliving its parent, and from leaving before it."""
     torch.set_num_threads(1)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     exit_with_parent()

@@ -1,7 +1,7 @@
 """SLURM: put the job back into the queue when it was told that its time is over.
 
-`#SBATCH --signal=USR1@300` sends SIGUSR1 to every process of the job 300 s before its time limit. SIGTERM does not requeue:
-`scancel` sends it too, and who cancels a job does not want it back; preemption requeues by itself.
+`#SBATCH --signal=USR1@300` sends SIGUSR1 to every process of the job 300 s before its time limit. SIGTERM does not
+requeue: `scancel` sends it too, and who cancels a job does not want it back; preemption requeues by itself.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def slurm_plugins() -> list[Any]:
 
 
 def job_to_requeue() -> str | None:
-    """Return this SLURM job's name for `scontrol`; None outside SLURM and in interactive jobs (as Lightning sees it)."""
+    """Return this SLURM job's name for `scontrol`; None outside SLURM and in jobs named `bash` or `interactive`."""
     job = SLURMEnvironment.job_id()
     if job is None:
         return None

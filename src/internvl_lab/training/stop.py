@@ -4,19 +4,22 @@
                            └─ else (data, weights, evaluation): stops at once, for these are made again or continued
     RunStopped (exit status 0) ─> run: one line, and `slurm.requeue_job`
 
-Lightning's own handlers cannot do this. Measured in 2.6.6 (`signal_connector.py`, `training_epoch_loop.py`): SIGTERM ends
-training after the next micro-batch without a checkpoint and starts a collective inside the signal handler; under SLURM,
-SIGUSR1 saves inside the handler, in the middle of a step. So ours replace them while a stage trains.
+Lightning's own handlers cannot do this. As 2.6.6 is written (`signal_connector.py`, `training_epoch_loop.py`), SIGTERM
+ends training after the next micro-batch without a checkpoint, and starts a collective inside the signal handler; under
+SLURM, SIGUSR1 saves inside the handler, in the middle of a step. So ours replace them while a stage trains.
 """
 
 from __future__ import annotations
 
+import math
+import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import lightning as L
 import torch
@@ -25,6 +28,10 @@ from internvl_lab.training.checkpointing import StepCheckpoint
 from internvl_lab.training.module import as_step_module
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+
+QUIET_S = 5.0
+"""Clusters repeat signals: seconds in which one more does not break the clean-up. After that it acts anew, because
+Python drops an exception that a handler happens to raise inside a destructor."""
 
 
 class RunStopped(SystemExit):
@@ -53,7 +60,8 @@ class StopSignals:
         self.requested = 0
         """The signal that asked to stop; 0 = none."""
         self._deferred = False
-        self._raised = False
+        self._raised_s = -math.inf
+        self._process = os.getpid()
         self._previous: dict[int, Any] = {}
 
     @contextmanager
@@ -89,10 +97,20 @@ class StopSignals:
             self._handle(self.requested, None)
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:
+            _end_worker()
         self.requested = signum
-        if not self._deferred and not self._raised:  # clusters repeat signals: a second must not break the clean-up
-            self._raised = True
+        now = time.monotonic()
+        if not self._deferred and now - self._raised_s > QUIET_S:
+            self._raised_s = now
             raise RunStopped(signum)
+
+
+def _end_worker() -> NoReturn:
+    """End a forked worker that has inherited the handler, releasing the locks of its pool, or else within 2 seconds."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(2)  # the exception is dropped if it comes in a hook of `os.fork`, where a young worker still is
+    raise SystemExit(0)
 
 
 class StopOnRequest(L.Callback):
