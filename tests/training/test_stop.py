@@ -9,7 +9,6 @@ import signal
 import subprocess
 import threading
 import time
-import warnings
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -97,6 +96,7 @@ def test_outside_training_a_signal_stops_at_once_and_only_once() -> None:
             signal.raise_signal(signal.SIGUSR1)  # repeated while cleaning up
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_stop_that_was_dropped_can_be_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Python drops what a handler raises inside a destructor."""
 
@@ -105,15 +105,14 @@ def test_a_stop_that_was_dropped_can_be_asked_for_again(monkeypatch: pytest.Monk
             signal.raise_signal(signal.SIGTERM)
 
     monkeypatch.setattr("internvl_lab.training.stop.QUIET_S", 0.0)
-    with StopSignals().caught(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with StopSignals().caught():
         Careless()
         with pytest.raises(RunStopped):
             signal.raise_signal(signal.SIGTERM)
 
 
-def test_a_forked_worker_obeys_its_parent() -> None:
-    """A pool ends its workers by SIGTERM, which must not wait for anything."""
+def test_forked_workers_obey_their_pool() -> None:
+    """A pool ends its workers by SIGTERM, wherever they are, and waits for them."""
     with StopSignals().caught():
         for _ in range(5):
             with multiprocessing.get_context("fork").Pool(2) as pool:
@@ -123,20 +122,17 @@ def test_a_forked_worker_obeys_its_parent() -> None:
     assert all(worker.exitcode is not None for worker in workers)
 
 
-def test_a_young_worker_that_drops_the_request_ends_all_the_same() -> None:
+def test_a_fork_forgets_the_handlers_of_its_parent_only() -> None:
     def work() -> None:
-        class Careless:
-            def __del__(self) -> None:
-                signal.raise_signal(signal.SIGTERM)
+        os._exit([signal.getsignal(signum) for signum in STOP_SIGNALS].count(signal.SIG_DFL))
 
-        Careless()
-        time.sleep(60)
-
-    with StopSignals().caught():
+    signals = StopSignals()
+    with signals.caught():
         process = multiprocessing.get_context("fork").Process(target=work)
         process.start()
         process.join(30)
-    assert process.exitcode == -signal.SIGALRM
+        assert signal.getsignal(signal.SIGTERM) == signals._handle
+    assert process.exitcode == len(STOP_SIGNALS)
 
 
 def test_handlers_are_put_back() -> None:

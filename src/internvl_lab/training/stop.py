@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 import lightning as L
 import torch
@@ -61,7 +61,6 @@ class StopSignals:
         """The signal that asked to stop; 0 = none."""
         self._deferred = False
         self._raised_s = -math.inf
-        self._process = os.getpid()
         self._previous: dict[int, Any] = {}
 
     @contextmanager
@@ -97,8 +96,6 @@ class StopSignals:
             self._handle(self.requested, None)
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._process:
-            _end_worker()
         self.requested = signum
         now = time.monotonic()
         if not self._deferred and now - self._raised_s > QUIET_S:
@@ -106,11 +103,14 @@ class StopSignals:
             raise RunStopped(signum)
 
 
-def _end_worker() -> NoReturn:
-    """End a forked worker that has inherited the handler, releasing the locks of its pool, or else within 2 seconds."""
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.alarm(2)  # the exception is dropped if it comes in a hook of `os.fork`, where a young worker still is
-    raise SystemExit(0)
+def _forget_in_fork() -> None:
+    """Give a forked worker the default handlers: pools end their workers by SIGTERM, and must not wait for Python."""
+    for signum in STOP_SIGNALS:
+        if isinstance(getattr(signal.getsignal(signum), "__self__", None), StopSignals):
+            signal.signal(signum, signal.SIG_DFL)
+
+
+os.register_at_fork(after_in_child=_forget_in_fork)
 
 
 class StopOnRequest(L.Callback):
