@@ -4,11 +4,15 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
+from lightning.fabric.plugins.environments import SLURMEnvironment
 
+from internvl_lab.config import ModelConfig
 from internvl_lab.config.compose import compose, compose_raw, plain, typed_config
 from internvl_lab.errors import ConfigError, MissingWeightsError
 from internvl_lab.prepare import (
     build_template,
+    build_trainer,
+    check_attention,
     check_trainer,
     rank_of_process,
     refuse_multirun_launcher,
@@ -101,3 +105,24 @@ def test_a_run_without_held_out_shards_goes_on_without_scores(tmp_path, caplog):
         located = with_shards(compose(overrides))
     assert "val" not in located.data.mixtures
     assert "no held-out shards" in caplog.text
+
+
+def test_attention_that_cannot_run_is_refused_before_anything_is_built():
+    cpu = {"accelerator": "cpu", "precision": "bf16-mixed"}
+    check_attention(ModelConfig(), cpu)
+    check_attention(ModelConfig(attention="dense", vision_attention="eager"), cpu)
+    with pytest.raises(ConfigError, match=r"model\.attention=torch_varlen.*CUDA device, and this is cpu"):
+        check_attention(ModelConfig(attention="torch_varlen"), cpu)
+    with pytest.raises(ConfigError, match=r"model\.vision_attention=flash2 is not available"):
+        check_attention(ModelConfig(vision_attention="flash2"), cpu)
+
+
+def test_lightning_s_slurm_handlers_are_off_in_every_trainer(monkeypatch):
+    for name, value in {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "1", "SLURM_JOB_NAME": "train"}.items():
+        monkeypatch.setenv(name, value)
+    for name in ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID"):
+        monkeypatch.setenv(name, "0")
+    trainer = build_trainer({"accelerator": "cpu", "devices": 1}, logger=False, enable_checkpointing=False)
+    environment = trainer._accelerator_connector.cluster_environment
+    assert isinstance(environment, SLURMEnvironment)
+    assert not environment.auto_requeue

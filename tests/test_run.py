@@ -1,4 +1,5 @@
 import json
+import signal
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from internvl_lab.config.compose import compose_raw, plain, typed_config
 from internvl_lab.errors import CheckpointError, ConfigError, MissingWeightsError
 from internvl_lab.run import Invocation, run
 from internvl_lab.tracking import read_offline_wandb
+from internvl_lab.training import RunStopped
 
 STAGES = ("stage1", "stage1_5", "stage2")
 FROM_SCRATCH = "init_from={vision: null, projector: null, language: null}"
@@ -87,6 +89,24 @@ def test_full_scale_without_weights_stops_with_one_line(tmp_path):
 def test_plan_is_answered_before_any_weight_check(tmp_path):
     score, _ = execute(tmp_path, "experiment=scaling_6b_vit", "plan=true")
     assert score is None
+
+
+@pytest.mark.parametrize(("requeue", "calls"), [(True, [signal.SIGUSR1]), (False, [])])
+def test_a_signal_outside_training_is_one_line_and_a_requeue(tmp_path, monkeypatch, capsys, requeue, calls):
+    asked = []
+    monkeypatch.setattr("internvl_lab.run.requeue_job", asked.append)
+    monkeypatch.setattr("internvl_lab.run._run_single", lambda *_: signal.raise_signal(signal.SIGUSR1))
+    with pytest.raises(RunStopped) as caught:
+        execute(tmp_path, "debug=tiny", FROM_SCRATCH, f"callbacks.requeue={requeue}")
+    assert caught.value.code == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "stopped by SIGUSR1; the same command continues"
+    assert asked == calls
+
+
+def test_a_kernel_that_cannot_run_here_is_refused_before_data_are_made(tmp_path):
+    with pytest.raises(ConfigError, match=r"model\.attention=torch_varlen is not available"):
+        execute(tmp_path, "debug=tiny", "trainer=cpu", "model.attention=torch_varlen")
+    assert not list(tmp_path.iterdir())
 
 
 def test_multirun_with_lightning_s_launcher_is_refused(tmp_path):

@@ -18,12 +18,14 @@ from lightning.pytorch.utilities import rank_zero_only
 from internvl_lab.checkpoints import resolve_source
 from internvl_lab.checkpoints.files import read_json
 from internvl_lab.checkpoints.tensors import PROVENANCE_FILE, weight_files
-from internvl_lab.config import RunConfig, SourceConfig
+from internvl_lab.config import ModelConfig, RunConfig, SourceConfig
 from internvl_lab.constants import PARTS
 from internvl_lab.data.miniworld import ensure_shards
 from internvl_lab.errors import ConfigError, MissingWeightsError
+from internvl_lab.models import check_tiles, resolve
 from internvl_lab.text import ChatTemplate, load_tokenizer
 from internvl_lab.tracking import config_hash
+from internvl_lab.training import slurm_plugins
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +78,7 @@ def build_trainer(options: Mapping[str, Any], **fixed: Any) -> L.Trainer:
         ConfigError: Lightning refuses an option, or this machine lacks the device.
     """
     chosen = {key: value for key, value in options.items() if key not in OWN_TRAINER_KEYS}
+    chosen.setdefault("plugins", slurm_plugins())
     try:
         return L.Trainer(**{**chosen, **fixed})
     except (MisconfigurationException, ValueError, TypeError) as error:
@@ -89,6 +92,20 @@ def check_trainer(options: Mapping[str, Any]) -> None:
         ConfigError: see `build_trainer`.
     """
     build_trainer(options, logger=False, enable_checkpointing=False, enable_progress_bar=False)
+
+
+def check_attention(model: ModelConfig, options: Mapping[str, Any]) -> None:
+    """Refuse attention backends that cannot run with these `trainer` options on this machine.
+
+    Raises:
+        ConfigError: one sentence with what to install or to choose.
+    """
+    device = str(options.get("accelerator", "auto"))
+    if device in ("auto", "gpu", "cuda"):
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    half = model.dtype == "bfloat16" or str(options.get("precision", "")).startswith(("bf16", "16"))
+    resolve(model.attention, device, half)
+    check_tiles(model.vision_attention, device, half)
 
 
 def run_hash(config: RunConfig, settings: Mapping[str, Any]) -> str:

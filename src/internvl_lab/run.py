@@ -13,9 +13,11 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from signal import SIGTERM
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rich.console import Console
 from rich.logging import RichHandler
 
@@ -27,6 +29,7 @@ from internvl_lab.evaluation import EvaluationResult, evaluate, show, write_repo
 from internvl_lab.prepare import (
     VAL_MIXTURE,
     build_template,
+    check_attention,
     check_trainer,
     rank_of_process,
     refuse_multirun_launcher,
@@ -47,7 +50,7 @@ from internvl_lab.tracking import (
     package_versions,
     write_identity,
 )
-from internvl_lab.training import position_of, silence_lightning
+from internvl_lab.training import RunStopped, StopSignals, position_of, requeue_job, silence_lightning
 
 log = logging.getLogger(__name__)
 
@@ -69,13 +72,35 @@ def run(config: RunConfig, invocation: Invocation) -> float | None:
 
     Raises:
         InternVLLabError: one of its subclasses, with one clear sentence.
+        RunStopped: SIGTERM or SIGUSR1 came; the process should end with status 0.
     """
     _set_up_logging()
+    signals = StopSignals()
+    with signals.caught():
+        try:
+            return _dispatch(config, invocation, signals)
+        except (RunStopped, SIGTERMException) as stop:
+            _announce_stop(stop if isinstance(stop, RunStopped) else RunStopped(SIGTERM), config.callbacks.requeue)
+            raise
+
+
+def _announce_stop(stop: RunStopped, requeue: bool) -> None:
+    """Say on rank 0 where the run stopped, and put its job back into the queue; this last, for it kills the job."""
+    if rank_of_process() != 0:
+        return
+    log.info("%s", stop)
+    if requeue:
+        requeue_job(stop.signum)
+
+
+def _dispatch(config: RunConfig, invocation: Invocation, signals: StopSignals) -> float | None:
+    """Plan, check, and run the study or the single run."""
     if config.plan:
         print_plan(config)
         return None
     refuse_multirun_launcher(config.trainer, invocation.multirun, invocation.launcher)
     check_trainer(config.trainer)
+    check_attention(config.model, config.trainer)
     check_sources(config.init_from, config.model)
     if not config.stages and not config.sweep.axes:
         raise ConfigError("nothing to run: choose a recipe or a stage")
@@ -83,7 +108,7 @@ def run(config: RunConfig, invocation: Invocation) -> float | None:
         raise ConfigError(f"ckpt_path={config.ckpt_path} belongs to stage {stage}, which this run does not have")
     if _is_study(config, invocation):
         return run_sweep(config, invocation.overrides, run_hash(config, invocation.settings))
-    return _run_single(config, invocation)
+    return _run_single(config, invocation, signals)
 
 
 def _is_study(config: RunConfig, invocation: Invocation) -> bool:
@@ -92,7 +117,7 @@ def _is_study(config: RunConfig, invocation: Invocation) -> bool:
     return bool(config.sweep.axes) and not invocation.multirun and not chosen & set(config.sweep.axes)
 
 
-def _run_single(config: RunConfig, invocation: Invocation) -> float | None:
+def _run_single(config: RunConfig, invocation: Invocation, signals: StopSignals) -> float | None:
     """Run all stages, evaluate, report; continue where an earlier start was stopped."""
     name = run_hash(config, invocation.settings)
     folder = RunFolder(Path(config.paths.output_dir) / config.experiment / name)
@@ -102,16 +127,16 @@ def _run_single(config: RunConfig, invocation: Invocation) -> float | None:
         _show_paths(folder)
         return _score(folder.result)
     if rank_of_process() != 0:
-        return _work(config, invocation, folder)
+        return _work(config, invocation, folder, signals)
     with folder.locked():
         if folder.open(config.fresh, sources_of(config)):
             log.info("resuming the unfinished run in %s", folder.path)
         write_identity(folder.path, invocation.settings, invocation.overrides)
         with folder.clock():
-            return _work(config, invocation, folder)
+            return _work(config, invocation, folder, signals)
 
 
-def _work(config: RunConfig, invocation: Invocation, folder: RunFolder) -> float | None:
+def _work(config: RunConfig, invocation: Invocation, folder: RunFolder, signals: StopSignals) -> float | None:
     """Do what a rank does in an open run folder: prepare, train; rank 0 also evaluates and reports."""
     if threads := config.trainer.get("num_threads"):
         torch.set_num_threads(int(threads))
@@ -119,7 +144,7 @@ def _work(config: RunConfig, invocation: Invocation, folder: RunFolder) -> float
     template = build_template(config)
     csv, wandb = CsvLog(folder.path), build_wandb(folder.path, config.logger.get("wandb"), invocation.settings)
     identity = {"config": folder.path.name, "revision": git_revision(), "versions": package_versions()}
-    weights = _run_stages(config, StageRunner(config, template, folder, csv, wandb, identity))
+    weights = _run_stages(config, StageRunner(config, template, folder, csv, wandb, identity, signals))
     if rank_of_process() != 0:
         return None
     result = _evaluate(config, template, weights, folder) if config.evaluation.enabled else None

@@ -24,7 +24,14 @@ from internvl_lab.prepare import build_trainer, world_size_of
 from internvl_lab.run_folder import RunFolder
 from internvl_lab.text import ChatTemplate
 from internvl_lab.tracking import CsvLog, WandbLog, last_values
-from internvl_lab.training import InternVLModule, build_callbacks, find_resume, loop_settings, position_of
+from internvl_lab.training import (
+    InternVLModule,
+    StopSignals,
+    build_callbacks,
+    find_resume,
+    loop_settings,
+    position_of,
+)
 from internvl_lab.training.throughput import CUMULATIVE
 
 log = logging.getLogger(__name__)
@@ -41,6 +48,8 @@ class StageRunner:
     wandb: WandbLog | None
     identity: Mapping[str, Any]
     """What a stage's provenance records of the run: hash, revision, versions."""
+    signals: StopSignals | None = None
+    """Signals that stop a stage between two steps."""
 
     def run(self, stage: StageConfig, init: InitConfig, step_offset: int) -> Path:
         """Train one stage from `init`, or from its newest checkpoint, and return its weights folder.
@@ -51,6 +60,7 @@ class StageRunner:
             step_offset: optimizer steps of the stages before.
         Raises:
             CheckpointError, MissingWeightsError, ResumeError, ShardError: as their names say.
+            RunStopped: a signal asked for it.
         """
         config, run_dir = self.config, self.folder.path
         checkpoints = stage_dir(run_dir, stage.name) / "checkpoints"
@@ -94,10 +104,11 @@ class StageRunner:
             checkpoints,
             step_offset=step_offset,
             totals=totals,
+            settings=config.callbacks,
+            signals=self.signals,
             journal=config.data.journal,
-            progress_bar=bool(config.callbacks.get("progress_bar", True)),
         )
-        if config.callbacks.get("model_summary", True) and step_offset == 0:
+        if config.callbacks.model_summary and step_offset == 0:
             callbacks.append(RichModelSummary(max_depth=2))
         loggers = [self.csv] if self.wandb is None else [self.csv, self.wandb]
         world_size = world_size_of(options)
@@ -107,7 +118,7 @@ class StageRunner:
             callbacks=callbacks,
             logger=loggers,
             enable_model_summary=False,
-            enable_progress_bar=bool(config.callbacks.get("progress_bar", True)),
+            enable_progress_bar=config.callbacks.progress_bar,
             default_root_dir=str(self.folder.path),
         )
 

@@ -97,11 +97,3 @@ def test_known_logger_keys_pass():
     checks.check_logger({})
     checks.check_logger({"wandb": None})
     checks.check_logger({"wandb": {"mode": "offline", "tags": ["a"], "entity": None, "group": "x"}})
-
-
-def test_callbacks_are_known_switches():
-    checks.check_callbacks({"model_summary": True, "progress_bar": False})
-    assert "known here: model_summary, progress_bar" in refused(checks.check_callbacks, {"ema": True})
-    assert (
-        refused(checks.check_callbacks, {"progress_bar": "off"}) == "callbacks.progress_bar='off' must be true or false"
-    )

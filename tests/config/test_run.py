@@ -1,6 +1,7 @@
 import pytest
 
 from internvl_lab.config import (
+    CallbacksConfig,
     EvaluationConfig,
     ModelConfig,
     PackingConfig,
@@ -33,7 +34,7 @@ def test_max_steps_per_stage_shortens_and_never_lengthens():
         (lambda: RunConfig(max_steps_per_stage=0), "max_steps_per_stage=0"),
         (lambda: RunConfig(trainer={"devices": 0}), r"trainer\.devices=0"),
         (lambda: RunConfig(logger={"csv": {}}), r"logger\.csv"),
-        (lambda: RunConfig(callbacks={"ema": True}), r"callbacks\.ema"),
+        (lambda: CallbacksConfig(hang_timeout_s=0.0), r"callbacks\.hang_timeout_s=0"),
         (lambda: EvaluationConfig(batch_size=0), r"evaluation\.batch_size=0"),
         (lambda: EvaluationConfig(max_new_tokens=0), r"evaluation\.max_new_tokens=0"),
         (lambda: EvaluationConfig(samples_per_task=0), r"evaluation\.samples_per_task=0"),

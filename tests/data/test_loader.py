@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
 import os
 import pickle
 import signal
@@ -182,6 +183,17 @@ def test_lost_shard_is_fatal(tmp_path: Path, kit: SimpleNamespace, template: Cha
     (tmp_path / "s.tar").unlink()
     with pytest.raises(ShardError, match=r"s\.tar"):
         digests(loader(dataset, num_workers=num_workers, packs_per_step=2))
+
+
+def test_a_cluster_s_signals_leave_the_workers_alone(dataset: PackDataset) -> None:
+    """They reach every process of a job; the main one decides when its workers end."""
+    stream = iter(loader(dataset, num_workers=1))
+    batches = [next(stream)]
+    (worker,) = multiprocessing.active_children()
+    for signum in (signal.SIGTERM, signal.SIGUSR1):
+        assert worker.pid is not None
+        os.kill(worker.pid, signum)
+    assert digests([*batches, *stream]) == digests(loader(dataset))
 
 
 RUN = """

@@ -38,6 +38,9 @@ def test_child_ends_with_its_killed_parent() -> None:
     child = int(parent.stdout.readline())
     try:
         assert parent.stdout.readline() == "up\n"
+        for signum in (signal.SIGTERM, signal.SIGUSR1):  # a cluster signals all processes of a job
+            os.kill(child, signum)
+        time.sleep(0.5)
         assert alive(child)
     finally:
         parent.send_signal(signal.SIGKILL)

@@ -17,6 +17,8 @@ from internvl_lab.errors import ConfigError, TokenMismatchError
 from internvl_lab.models import BACKENDS, InternVL, part_of
 
 SAMPLES = [(9, 1), (6, 0), (12, 2), (3, 0)]
+EVERYWHERE = [name for name, backend in BACKENDS.items() if not backend.needs_kernel]
+"""Kernels know half precision only: what follows compares fp32; their tests are in `attention/test_kernels.py`."""
 Build = Callable[[ModelConfig], InternVL]
 PackOf = Callable[..., Any]
 
@@ -27,7 +29,7 @@ def losses_of(model: InternVL, pack: Any) -> Tensor:
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", EVERYWHERE)
 def test_perturbing_a_sample_moves_no_bit_of_another(
     backend: str, training: bool, checkpointing: bool, config: ModelConfig, build_model: Build, pack_of: PackOf
 ) -> None:
@@ -45,7 +47,7 @@ def test_perturbing_a_sample_moves_no_bit_of_another(
     assert not torch.equal(plain[:, start:end], moved[:, start:end])
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", EVERYWHERE)
 def test_perturbing_a_tile_moves_its_own_sample_only(
     backend: str, config: ModelConfig, build_model: Build, pack_of: PackOf
 ) -> None:
@@ -59,7 +61,7 @@ def test_perturbing_a_tile_moves_its_own_sample_only(
     assert not torch.equal(plain[:, :end], moved[:, :end])
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", EVERYWHERE)
 def test_packed_losses_and_gradients_equal_single_ones(
     backend: str, config: ModelConfig, build_model: Build, pack_of: PackOf
 ) -> None:
@@ -111,7 +113,7 @@ def test_checkpointing_of_a_part_without_layers_is_refused(small_config: ModelCo
 
 def test_backends_agree(config: ModelConfig, build_model: Build, pack_of: PackOf) -> None:
     pack = pack_of(SAMPLES)
-    first, *others = (build_model(replace(config, attention=name))(**pack.inputs) for name in BACKENDS)
+    first, *others = (build_model(replace(config, attention=name))(**pack.inputs) for name in EVERYWHERE)
     for other in others:
         torch.testing.assert_close(first, other, rtol=1e-5, atol=1e-5)
 
@@ -165,7 +167,7 @@ def test_a_pack_without_tiles_is_exact_and_gives_every_part_a_gradient(
             assert not parameter.grad.any(), name
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", EVERYWHERE)
 def test_cached_decoding_equals_the_packed_forward(
     backend: str, config: ModelConfig, build_model: Build, pack_of: PackOf
 ) -> None:

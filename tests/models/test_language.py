@@ -10,14 +10,15 @@ from transformers.models.qwen2.modeling_qwen2 import Qwen2Model
 
 from internvl_lab.config import ModelConfig
 from internvl_lab.models import build_language
+from internvl_lab.models.attention import PACKED_ATTENTION
 from internvl_lab.models.language import build_head, to_transformers_language
 
 
 def test_the_model_type_chooses_the_class(config: ModelConfig) -> None:
-    model = build_language(config.language, "internvl_sdpa_docs")
+    model = build_language(config.language, PACKED_ATTENTION)
     assert type(model) is {"qwen2": Qwen2Model, "llama": LlamaModel}[config.language.model_type]
     assert (model.layers[0].self_attn.q_proj.bias is not None) == (config.language.model_type == "qwen2")
-    assert model.config._attn_implementation == "internvl_sdpa_docs"
+    assert model.config._attn_implementation == "internvl_packed"
     assert not model.config.tie_word_embeddings
 
 

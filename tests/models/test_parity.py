@@ -37,7 +37,7 @@ def logits_of(model: InternVL, reference: dict[str, Tensor]) -> Tensor:
     return model.lm_head(hidden)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", [name for name, backend in BACKENDS.items() if not backend.needs_kernel])
 def test_features_visual_tokens_and_logits_equal_the_authors(folder: Path, backend: str) -> None:
     reference = load_file(folder / "reference.safetensors")
     model = load_official(folder, attention=backend).eval()

@@ -162,6 +162,29 @@ def test_an_interrupt_ends_the_run_and_all_it_started(study: Study, monkeypatch:
     assert all_done(study.run())
 
 
+def test_a_stopped_study_lets_the_row_save_first(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    polite = (
+        "import signal, time; signal.signal(signal.SIGTERM, lambda *_: ((run / 'saved').write_text('x'), exit(0)))\n"
+    )
+    study.programs["small"] = WRITE + polite + "(run / 'ready').write_text('x')\ntime.sleep(60)"
+    wait = subprocess.Popen.wait
+    stopped: list[int] = []
+
+    def stop(self: subprocess.Popen, timeout: float | None = None) -> int:  # type: ignore[type-arg]
+        if stopped:
+            return wait(self, timeout)
+        stopped.append(self.pid)
+        wait_for(study.run_dir(ROWS[0]) / "ready")
+        raise SystemExit(0)
+
+    monkeypatch.setattr(subprocess.Popen, "wait", stop)
+    with pytest.raises(SystemExit):
+        study.run()
+    assert (study.run_dir(ROWS[0]) / "saved").exists()
+    assert gone(stopped[0])
+    assert study.starts("large") == 0
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux' parent-death signal")
 def test_a_killed_study_leaves_no_run_and_resumes(study: Study) -> None:

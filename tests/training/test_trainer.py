@@ -7,8 +7,9 @@ from types import ModuleType
 
 import pytest
 
+from internvl_lab.config import CallbacksConfig
 from internvl_lab.errors import ConfigError
-from internvl_lab.training import accumulation_of, build_callbacks, loop_settings
+from internvl_lab.training import StopSignals, accumulation_of, build_callbacks, loop_settings
 
 
 def test_accumulation_shares_the_packs_out() -> None:
@@ -29,12 +30,21 @@ def test_settings_leave_exactness_to_us(tiny: ModuleType) -> None:
     assert settings["use_distributed_sampler"] is False
 
 
-def test_monitors_come_before_the_writer_and_the_checkpoint_last(tiny: ModuleType, tmp_path: Path) -> None:
+def test_monitors_come_before_the_writer_then_the_checkpoint_then_stopping(tiny: ModuleType, tmp_path: Path) -> None:
     stage = tiny.tiny_stage(9)
     callbacks = build_callbacks(
-        stage, tiny.PACKING, tmp_path, tmp_path / "c", journal=True, step_offset=5, totals={"tokens": 9}
+        stage,
+        tiny.PACKING,
+        tmp_path,
+        tmp_path / "c",
+        settings=CallbacksConfig(),
+        signals=StopSignals(),
+        journal=True,
+        step_offset=5,
+        totals={"tokens": 9},
     )
     assert [type(callback).__name__ for callback in callbacks] == [
+        "Watchdog",
         "StageFreezing",
         "ThroughputMonitor",
         "PackMonitor",
@@ -43,8 +53,13 @@ def test_monitors_come_before_the_writer_and_the_checkpoint_last(tiny: ModuleTyp
         "MetricsWriter",
         "Journal",
         "StepCheckpoint",
+        "StopOnRequest",
     ]
-    assert callbacks[1].totals["tokens"] == 9
-    assert callbacks[-1].every == stage.checkpoint_every
-    bare = build_callbacks(stage, tiny.PACKING, tmp_path, tmp_path, progress_bar=False)
-    assert not {"Journal", "StageProgressBar"} & {type(callback).__name__ for callback in bare}
+    assert callbacks[2].totals["tokens"] == 9
+    assert callbacks[-2].every == stage.checkpoint_every
+    assert callbacks[-1].checkpoint is callbacks[-2]
+    off = CallbacksConfig(progress_bar=False, hang_timeout_s=None)
+    bare = {
+        type(callback).__name__ for callback in build_callbacks(stage, tiny.PACKING, tmp_path, tmp_path, settings=off)
+    }
+    assert not {"Journal", "StageProgressBar", "Watchdog", "StopOnRequest"} & bare

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 
 from internvl_lab.config import (
+    CallbacksConfig,
     LanguageConfig,
     ModelConfig,
     OptimizerConfig,
@@ -31,7 +33,14 @@ from internvl_lab.data.batch import Batch
 from internvl_lab.data.weights import token_weights
 from internvl_lab.models import InternVL
 from internvl_lab.tracking import CsvLog, last_values
-from internvl_lab.training import InternVLModule, build_callbacks, find_resume, loop_settings, silence_lightning
+from internvl_lab.training import (
+    InternVLModule,
+    StopSignals,
+    build_callbacks,
+    find_resume,
+    loop_settings,
+    silence_lightning,
+)
 
 VOCAB, IMAGE_ID, TILE = 64, 3, 28
 SOURCES = ("alpha", "beta")
@@ -174,12 +183,20 @@ def tiny_module(stage: StageConfig, seed: int = 7, **optimizer: Any) -> InternVL
 
 
 def build(
-    run_dir: Path, stage: StageConfig, data: TinyData, *, devices: int = 1, callbacks: Any = (), **settings: Any
+    run_dir: Path,
+    stage: StageConfig,
+    data: TinyData,
+    *,
+    devices: int = 1,
+    callbacks: Any = (),
+    signals: StopSignals | None = None,
+    **settings: Any,
 ) -> L.Trainer:
     """Build the trainer of a tiny run as `run.py` does, with everything a real run has."""
     silence_lightning()
     checkpoints = run_dir / "stages" / stage.name
-    parts = build_callbacks(stage, PACKING, run_dir, checkpoints, journal=True, progress_bar=False)
+    quiet = CallbacksConfig(progress_bar=False, hang_timeout_s=None)
+    parts = build_callbacks(stage, PACKING, run_dir, checkpoints, settings=quiet, signals=signals, journal=True)
     return L.Trainer(
         **loop_settings(stage, data.packs, devices),
         accelerator="cpu",
@@ -227,6 +244,8 @@ def main() -> None:
     parser.add_argument("--sleep", type=float, default=0.0)
     parser.add_argument("--drop-path", type=float, default=0.3)
     parser.add_argument("--poison-rank", type=int, default=-1)
+    parser.add_argument("--signal-rank", type=int, default=-1)
+    parser.add_argument("--signal-step", type=int, default=0)
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     logging.basicConfig(level=logging.WARNING)
@@ -242,10 +261,13 @@ def main() -> None:
     data = TinyData(chosen.steps, chosen.packs, make, val_packs=2)
     stop = [StopAfter(chosen.stop_after)] if chosen.stop_after else []
     slow = [Slow(chosen.sleep)] if chosen.sleep else []
-    settings = {"devices": chosen.devices, "callbacks": [*slow, *stop], "val_check_interval": 4 * share}
+    told = [Signalled(chosen.signal_rank, chosen.signal_step)] if chosen.signal_rank >= 0 else []
+    settings = {"devices": chosen.devices, "callbacks": [*slow, *stop, *told], "val_check_interval": 4 * share}
     # at Adam's usual eps a gradient of rounding noise (key biases) moves a weight as far as a real one
     module = tiny_module(stage, eps=1e-4)
-    fit(chosen.run_dir, stage, data, module, check_val_every_n_epoch=None, **settings)
+    signals = StopSignals()
+    with signals.caught():
+        fit(chosen.run_dir, stage, data, module, check_val_every_n_epoch=None, signals=signals, **settings)
     if module.global_rank == 0:
         torch.save(module.model.state_dict(), chosen.run_dir / "final.pt")
         print(last_values(chosen.run_dir, ["tokens"]))
@@ -261,6 +283,18 @@ class StopAfter(L.Callback):
         """Ask Lightning to stop."""
         if trainer.global_step >= self.step:
             trainer.should_stop = True
+
+
+class Signalled(L.Callback):
+    """Send SIGTERM to one rank in the middle of a step."""
+
+    def __init__(self, rank: int, step: int) -> None:
+        self.rank, self.step = rank, step
+
+    def on_before_zero_grad(self, trainer: L.Trainer, *_: Any) -> None:
+        """Send it to this very process."""
+        if trainer.global_rank == self.rank and trainer.global_step + 1 == self.step:
+            signal.raise_signal(signal.SIGTERM)
 
 
 if __name__ == "__main__":

@@ -50,6 +50,7 @@ def our_fields(config: ModelConfig, dtype: str) -> dict[str, Any]:
         projector=replace(config.projector, weights=None),
         language=replace(config.language, weights=None),
         attention="auto",
+        vision_attention="auto",
         dtype=dtype,
     )
     return asdict(plain)

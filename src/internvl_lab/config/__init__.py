@@ -9,10 +9,18 @@ from internvl_lab.config.data import (
     TilingConfig,
 )
 from internvl_lab.config.model import InitConfig, LanguageConfig, ModelConfig, ProjectorConfig, VisionConfig
-from internvl_lab.config.run import EvaluationConfig, PathsConfig, RunConfig, ScaleConfig, SweepConfig
+from internvl_lab.config.run import (
+    CallbacksConfig,
+    EvaluationConfig,
+    PathsConfig,
+    RunConfig,
+    ScaleConfig,
+    SweepConfig,
+)
 from internvl_lab.config.stage import OptimizerConfig, RecipeConfig, SchedulerConfig, StageConfig
 
 __all__ = [
+    "CallbacksConfig",
     "DataConfig",
     "EvaluationConfig",
     "InitConfig",

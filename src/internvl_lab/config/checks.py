@@ -1,6 +1,6 @@
 """Refuse impossible values; every message names the full key.
 
-Ranges serve the dataclasses of this room. `check_trainer`, `check_logger` and `check_callbacks` look into the groups
+Ranges serve the dataclasses of this room. `check_trainer` and `check_logger` look into the groups
 that stay open mappings, because any argument of `lightning.Trainer` may be added to one (`+trainer.x=1`).
 """
 
@@ -38,7 +38,6 @@ STAGE_KEYS = {
 }
 """Arguments of `lightning.Trainer` that a stage sets itself, and what to use instead."""
 
-CALLBACKS = ("model_summary", "progress_bar")
 LOGGERS = ("wandb",)
 WANDB_KEYS = ("mode", "project", "entity", "name", "group", "tags")
 
@@ -124,18 +123,6 @@ def check_logger(logger: Mapping[str, Any]) -> None:
     tags = wandb.get("tags", ())
     if not isinstance(tags, (list, tuple)):
         raise ConfigError(f"logger.wandb.tags={tags!r} must be a list")
-
-
-def check_callbacks(callbacks: Mapping[str, Any]) -> None:
-    """Check the `callbacks` group: known switches, each true or false.
-
-    Raises:
-        ConfigError: unknown key or a value that is no switch.
-    """
-    _only_known(callbacks, "callbacks", CALLBACKS)
-    for name, value in callbacks.items():
-        if not isinstance(value, bool):
-            raise ConfigError(f"callbacks.{name}={value!r} must be true or false")
 
 
 def _only_known(values: Mapping[str, Any], prefix: str, known: Collection[str]) -> None:

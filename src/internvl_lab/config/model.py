@@ -113,7 +113,9 @@ class ModelConfig:
     projector: ProjectorConfig = field(default_factory=ProjectorConfig)
     language: LanguageConfig = field(default_factory=LanguageConfig)
     attention: str = "auto"
-    """Backend of the language model's packed attention: `auto`, `sdpa_docs`, `dense`, ..."""
+    """Packed attention of the language model: `auto`, `flash2`, `flash4`, `torch_varlen`, `sdpa_docs`, `dense`."""
+    vision_attention: str = "auto"
+    """Attention of the encoder, inside tiles: `auto`, `sdpa`, `flash2`, `eager`."""
     dtype: str = "float32"
     """Type of the parameters: `float32` or `bfloat16`."""
     logits_byte_budget: int = 1 << 30

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from internvl_lab.config.checks import at_least, check_callbacks, check_logger, check_trainer
+from internvl_lab.config.checks import above_zero, at_least, check_logger, check_trainer
 from internvl_lab.config.data import DataConfig, PackingConfig, TilingConfig
 from internvl_lab.config.model import InitConfig, ModelConfig
 from internvl_lab.config.stage import OptimizerConfig, RecipeConfig, SchedulerConfig, StageConfig
@@ -32,6 +32,24 @@ class EvaluationConfig:
     def __post_init__(self) -> None:
         """Refuse empty batches and answers."""
         at_least(self, "evaluation", 1, "batch_size", "max_new_tokens", "samples_per_task")
+
+
+@dataclass(frozen=True)
+class CallbacksConfig:
+    """Say what watches a run, and what becomes of it when it hangs or must leave a cluster."""
+
+    model_summary: bool = True
+    progress_bar: bool = True
+    requeue: bool = True
+    """Put the job back into the queue after SIGUSR1; acts under SLURM only."""
+    hang_timeout_s: float | None = 1800.0
+    """Seconds that one pack may take, fetching included, before stacks and sample keys are reported; null = off."""
+    abort_on_hang: bool = False
+    """End the process after that report instead of carrying on."""
+
+    def __post_init__(self) -> None:
+        """Refuse a timeout of 0."""
+        above_zero(self, "callbacks", "hang_timeout_s")
 
 
 @dataclass(frozen=True)
@@ -81,7 +99,7 @@ class RunConfig:
     sweep: SweepConfig = field(default_factory=SweepConfig)
     """With axes, `train.py` hands over to the study: one run a row."""
     scale: ScaleConfig = field(default_factory=ScaleConfig)
-    callbacks: dict[str, Any] = field(default_factory=dict)
+    callbacks: CallbacksConfig = field(default_factory=CallbacksConfig)
     logger: dict[str, Any] = field(default_factory=dict)
     trainer: dict[str, Any] = field(default_factory=dict)
     paths: PathsConfig = field(default_factory=PathsConfig)
@@ -95,13 +113,12 @@ class RunConfig:
     """Print what would run, its sizes and its weights, and exit 0."""
 
     def __post_init__(self) -> None:
-        """Refuse impossible seeds and what the open groups (trainer, logger, callbacks) cannot hold."""
+        """Refuse impossible seeds and what the open groups (trainer, logger) cannot hold."""
         if not 0 <= self.seed <= MAX_SEED:
             raise ConfigError(f"seed={self.seed} must lie in 0..{MAX_SEED}")
         at_least(self, "", 1, "max_steps_per_stage")
         check_trainer(self.trainer)
         check_logger(self.logger)
-        check_callbacks(self.callbacks)
 
     def check_fit(self) -> None:
         """Refuse parts that do not fit together in a run.

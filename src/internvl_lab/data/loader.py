@@ -250,7 +250,7 @@ class _Requests:
 
 
 def _init_worker(worker: int) -> None:
-    """Keep a worker to one core, and from outliving its parent."""
+    """Keep a worker to one core, from outliving its parent, and from leaving before it."""
     torch.set_num_threads(1)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     exit_with_parent()

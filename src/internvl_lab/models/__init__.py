@@ -1,6 +1,6 @@
 """The model: plain torch and transformers, no Lightning, no Hydra, no data."""
 
-from internvl_lab.models.attention import BACKENDS, Backend, resolve
+from internvl_lab.models.attention import BACKENDS, TILE_BACKENDS, Backend, check_tiles, resolve
 from internvl_lab.models.flops import pack_cost, step_flops
 from internvl_lab.models.internvl import PART_OF_MODULE, InternVL, part_of
 from internvl_lab.models.language import build_language
@@ -12,6 +12,7 @@ from internvl_lab.models.vision import build_vision, set_drop_path
 __all__ = [
     "BACKENDS",
     "PART_OF_MODULE",
+    "TILE_BACKENDS",
     "Backend",
     "InternVL",
     "TokenLosses",
@@ -19,6 +20,7 @@ __all__ = [
     "build_on_meta",
     "build_projector",
     "build_vision",
+    "check_tiles",
     "count_parameters",
     "pack_cost",
     "part_of",

@@ -55,7 +55,7 @@ class InternVL(nn.Module):
         config: sizes, attention backend, dtype, byte budget of the logits.
         image_token_id: id of `<IMG_CONTEXT>`.
     Raises:
-        ConfigError: an unknown attention backend or dtype.
+        ConfigError: an unknown attention backend or dtype, or a backend that is not installed.
     """
 
     def __init__(self, config: ModelConfig, image_token_id: int) -> None:
@@ -64,11 +64,11 @@ class InternVL(nn.Module):
         if config.dtype not in _DTYPES:
             raise ConfigError(f"model.dtype={config.dtype!r} must be one of {', '.join(_DTYPES)}")
         self.config, self.image_token_id = config, image_token_id
-        self.backend = attention.resolve(config.attention)
+        attention.check_installed(config.attention)
         with _default_dtype(_DTYPES[config.dtype]):
-            self.vision_tower = build_vision(config.vision)
+            self.vision_tower = build_vision(config.vision, config.vision_attention)
             self.multi_modal_projector = build_projector(config)
-            self.language_model = build_language(config.language, self.backend.registered_name)
+            self.language_model = build_language(config.language, attention.PACKED_ATTENTION)
             self.lm_head = build_head(config.language)
 
     @property
@@ -80,6 +80,16 @@ class InternVL(nn.Module):
     def device(self) -> torch.device:
         """Return the device of the parameters."""
         return self.lm_head.weight.device
+
+    @property
+    def backend(self) -> attention.Backend:
+        """Return the packed attention for the device and dtype of the moment.
+
+        Raises:
+            ConfigError: the backend asked for cannot run there.
+        """
+        device = self.device.type
+        return attention.resolve(self.config.attention, device, attention.is_half(self.dtype, device))
 
     def encode_tiles(self, pixel_values: Tensor) -> Tensor:
         """Turn tiles into visual tokens.

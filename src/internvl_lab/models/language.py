@@ -46,7 +46,7 @@ def build_language(cfg: LanguageConfig, attention: str) -> Qwen2Model | LlamaMod
 
     Args:
         cfg: sizes.
-        attention: registered name of the attention function, from `models.attention.resolve`.
+        attention: transformers' name of the attention function; ours is `models.attention.PACKED_ATTENTION`.
     """
     config = to_transformers_language(cfg)
     config._attn_implementation = attention

@@ -21,7 +21,7 @@ from transformers.models.internvl.modeling_internvl import (
 )
 
 from internvl_lab.config import VisionConfig
-from internvl_lab.models.attention import TILE_ATTENTION
+from internvl_lab.models.attention import resolve_tiles
 
 INITIALIZER_RANGE = 0.02
 """Standard deviation of all randomly initialised matrices and embeddings."""
@@ -99,15 +99,17 @@ class VisionTower(InternVLVisionModel):
                     parameter.normal_(0.0, INITIALIZER_RANGE)
 
 
-def build_vision(cfg: VisionConfig, attention: str = TILE_ATTENTION) -> VisionTower:
+def build_vision(cfg: VisionConfig, attention: str = "auto") -> VisionTower:
     """Build one InternViT with random weights, in torch's default dtype.
 
     Args:
         cfg: sizes and switches.
-        attention: transformers' name of the attention function; tiles are dense and bidirectional.
+        attention: backend, a key of `attention.TILE_BACKENDS` or `auto`.
+    Raises:
+        ConfigError: an unknown backend, or one that is not installed.
     """
     config = to_transformers_vision(cfg)
-    config._attn_implementation = attention
+    config._attn_implementation = resolve_tiles(attention).registered_name
     return VisionTower(config)
 
 

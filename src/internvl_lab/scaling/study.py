@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 MAX_ATTEMPTS = 2
 LOG_FOLDER = "logs"
 LONGEST_ERROR = 300
+STOP_S = 60.0
+"""Seconds that a row gets to finish its step when the study is stopped."""
 _LAUNCHER = """
 import ctypes, os, signal, sys
 ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
@@ -108,7 +110,7 @@ def _run_row(
 def _run_process(command: list[str], log: Path, env: Mapping[str, str] | None) -> int:
     """Run a command in its own session, its output appended to a log; return its exit status.
 
-    Whatever ends this process's wait (Ctrl-C, SystemExit) ends the whole process group.
+    Whatever ends this process's wait (Ctrl-C, SystemExit) ends the whole process group; a stop by signal is passed on.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
@@ -124,6 +126,11 @@ def _run_process(command: list[str], log: Path, env: Mapping[str, str] | None) -
         )
         try:
             return process.wait()
+        except SystemExit:  # a signal asked the study to stop: the row saves its step first
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(STOP_S)
+            raise
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)

@@ -46,6 +46,9 @@ IGNORED = (
     "sweep",
     "callbacks.model_summary",
     "callbacks.progress_bar",
+    "callbacks.requeue",
+    "callbacks.hang_timeout_s",
+    "callbacks.abort_on_hang",
 )
 """Settings that change where, how fast or how visibly a run works, but not what comes out.
 

@@ -9,28 +9,37 @@ from internvl_lab.training.module import InternVLModule
 from internvl_lab.training.pack_monitor import PackMonitor
 from internvl_lab.training.progress import StageProgressBar
 from internvl_lab.training.resume import silence_lightning
+from internvl_lab.training.slurm import requeue_job, slurm_plugins
 from internvl_lab.training.source_loss import SourceLossMonitor
+from internvl_lab.training.stop import RunStopped, StopOnRequest, StopSignals
 from internvl_lab.training.throughput import ThroughputMonitor
 from internvl_lab.training.trainer import accumulation_of, build_callbacks, loop_settings
+from internvl_lab.training.watchdog import Watchdog
 
 __all__ = [
     "InternVLModule",
     "Journal",
     "MetricsWriter",
     "PackMonitor",
+    "RunStopped",
     "SourceLossMonitor",
     "StageFreezing",
     "StageProgressBar",
     "StepCheckpoint",
     "StepResult",
     "StepTotals",
+    "StopOnRequest",
+    "StopSignals",
     "ThroughputMonitor",
+    "Watchdog",
     "accumulation_of",
     "build_callbacks",
     "describe_parts",
     "find_resume",
     "loop_settings",
     "position_of",
+    "requeue_job",
     "silence_lightning",
+    "slurm_plugins",
     "write_metrics",
 ]

@@ -8,7 +8,7 @@ from typing import Any
 
 import lightning as L
 
-from internvl_lab.config import PackingConfig, StageConfig
+from internvl_lab.config import CallbacksConfig, PackingConfig, StageConfig
 from internvl_lab.errors import ConfigError
 from internvl_lab.training.checkpointing import StepCheckpoint
 from internvl_lab.training.freezing import StageFreezing
@@ -17,7 +17,9 @@ from internvl_lab.training.metrics import MetricsWriter
 from internvl_lab.training.pack_monitor import PackMonitor
 from internvl_lab.training.progress import StageProgressBar
 from internvl_lab.training.source_loss import SourceLossMonitor
+from internvl_lab.training.stop import StopOnRequest, StopSignals
 from internvl_lab.training.throughput import ThroughputMonitor
+from internvl_lab.training.watchdog import Watchdog
 
 
 def accumulation_of(packs_per_step: int, world_size: int) -> int:
@@ -61,36 +63,43 @@ def build_callbacks(
     run_dir: Path,
     checkpoint_dir: Path,
     *,
+    settings: CallbacksConfig,
+    signals: StopSignals | None = None,
     step_offset: int = 0,
     totals: Mapping[str, float] | None = None,
     journal: bool = False,
-    progress_bar: bool = True,
     peak_flops: float | None = None,
 ) -> list[L.Callback]:
     """Build the callbacks of a stage.
 
     Order matters: monitors fill the step's metrics, then the bar shows and the writer writes them, then the
-    journal, and the checkpoint comes last, so that what it has seen is on disk before it.
+    journal, and the checkpoint comes after them, so that what it has seen is on disk before it; stopping is last.
 
     Args:
         stage, packing: settings.
         run_dir: where logs go.
         checkpoint_dir: where this stage's checkpoints go.
+        settings: the `callbacks` group.
+        signals: stop on these; None = leave signals alone.
         step_offset: optimizer steps of the stages before.
         totals: cumulative counters of the stages before (`tracking.last_values`).
         journal: write the sample keys of each step.
-        progress_bar: show progress.
         peak_flops: FLOP/s of one device; logs MFU when given.
     """
-    callbacks: list[L.Callback] = [
+    callbacks: list[L.Callback] = []
+    if settings.hang_timeout_s is not None:
+        callbacks.append(Watchdog(run_dir, settings.hang_timeout_s, settings.abort_on_hang))
+    callbacks += [
         StageFreezing(stage),
         ThroughputMonitor(totals, peak_flops),
         PackMonitor(packing),
         SourceLossMonitor(),
     ]
-    if progress_bar:
+    if settings.progress_bar:
         callbacks.append(StageProgressBar())
     callbacks.append(MetricsWriter(step_offset))
     if journal:
         callbacks.append(Journal(run_dir))
-    return [*callbacks, StepCheckpoint(checkpoint_dir, stage.checkpoint_every)]
+    checkpoint = StepCheckpoint(checkpoint_dir, stage.checkpoint_every)
+    stop = [] if signals is None else [StopOnRequest(signals, checkpoint)]
+    return [*callbacks, checkpoint, *stop]
