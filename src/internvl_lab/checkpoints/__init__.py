@@ -9,8 +9,7 @@ from internvl_lab.checkpoints.handoff import (
     write_stage,
 )
 from internvl_lab.checkpoints.init_from import check_sources, initialise, resolve_source
-from internvl_lab.checkpoints.native import load_model, load_part, read_config, save_model, save_part
-from internvl_lab.checkpoints.official import load_official
+from internvl_lab.checkpoints.native import load_model, load_official, load_part, read_config, save_model, save_part
 from internvl_lab.checkpoints.processor import load_processor, save_processor
 
 __all__ = [
