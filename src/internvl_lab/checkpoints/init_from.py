@@ -66,6 +66,17 @@ def resolve_source(source: str, part: str = "", name: str = "") -> Path:
     raise MissingWeightsError(missing_weights_message(part, name, f"not in {folder}"))
 
 
+def locate(source: str) -> Path:
+    """Find what a source names without looking into it: an asset's folder, a run's last weights, or the path itself.
+
+    Raises:
+        MissingWeightsError: an unknown asset.
+        CheckpointError: a run's folder without a finished stage.
+    """
+    path = Path(source).expanduser()
+    return resolve_source(source) if source.startswith(ASSET_PREFIX) or (path / "stages").is_dir() else path
+
+
 def missing_weights_message(part: str, name: str, where: str) -> str:
     """Say in one sentence which weights are missing, where to get them, and how to point to them.
 

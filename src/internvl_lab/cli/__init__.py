@@ -17,6 +17,7 @@ COMMANDS = {
     "miniworld": "generate the embedded dataset",
     "tokenizer": "train the mini family's tokenizer on miniworld's text",
     "assets": "export a trained part as a shipped asset",
+    "convert": "convert weights between transformers' format and the authors', whole or by parts",
     "chat": "ask a trained checkpoint about images",
     "bench": "measure against named peers in one run",
 }
