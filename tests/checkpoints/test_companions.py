@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +23,14 @@ from transformers import (
     InternVLProcessor,
 )
 
-from internvl_lab.checkpoints import convert, save_model
+from internvl_lab import load
+from internvl_lab.checkpoints import convert, resolve_source, save_model
 from internvl_lab.checkpoints.companions import chat_template, find_companions, token_ids
 from internvl_lab.config import TilingConfig
 from internvl_lab.constants import DEFAULT_SYSTEM_MESSAGE, IMAGENET_MEAN, IMAGENET_STD
+from internvl_lab.data.miniworld import generate
 from internvl_lab.errors import CheckpointError
-from internvl_lab.inference import Processor
+from internvl_lab.inference import Processor, answer
 from internvl_lab.models import InternVL
 from internvl_lab.text import ChatTemplate, Turn, load_tokenizer, train_tokenizer
 
@@ -172,3 +176,30 @@ def test_a_run_checkpoint_finds_its_tokenizer_and_tiling(tmp_path: Path, caplog:
     (tmp_path / "run" / "config.yaml").write_text("[1]")
     with pytest.raises(CheckpointError, match="describes no run"):
         find_companions(checkpoint)
+
+
+def test_ten_miniworld_answers_are_the_same_in_plain_transformers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The shipped model, greedy: ours, and transformers' `generate` on what `convert` wrote."""
+    model, processor = load("asset:quickstart")
+    exact = Processor(processor.template, replace(processor.tiling, resize="pillow"))
+    out = convert([resolve_source("asset:quickstart")], tmp_path / "native", "native", dtype="float32")
+    theirs = AutoModelForImageTextToText.from_pretrained(out).eval()
+    reader = processor_of(out, monkeypatch)
+    num_compared = 0
+    for sample in generate("val", 40, seed=0):
+        text = sample.record["conversations"][0]["value"]
+        if len(sample.images) != 1 or not text.startswith("<image>\n") or num_compared == 10:
+            continue
+        picture = Image.open(io.BytesIO(sample.images[0][1])).convert("RGB")
+        question = text.removeprefix("<image>\n")
+        content = [{"type": "image"}, {"type": "text", "text": question}]
+        prompt = reader.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+        inputs = reader(images=[picture], text=[prompt], return_tensors="pt")
+        ids = theirs.generate(**inputs, max_new_tokens=32)[0, inputs["input_ids"].shape[1] :]
+        expected = answer(model, exact, question, [picture], max_new_tokens=32)
+        found = reader.tokenizer.decode(ids).removesuffix("<|im_end|>")  # the tokens of boxes are special, and kept
+        assert found.strip() == expected.strip(), question
+        num_compared += 1
+    assert num_compared == 10
