@@ -334,7 +334,9 @@ def test_tokenizer_system_turn_and_tiling_survive_both_formats(make_model: MakeM
     native = convert([official], tmp_path / "native", "native")
     for folder in (official, native):
         assert json.loads((folder / "generation_config.json").read_text())["eos_token_id"] == template.end_id
-        assert json.loads((folder / "processor.json").read_text()) == json.loads((source / "processor.json").read_text())
+        assert json.loads((folder / "processor.json").read_text()) == json.loads(
+            (source / "processor.json").read_text()
+        )
         assert load_model(folder).image_token_id == template.context_id == 293
 
 

@@ -46,7 +46,9 @@ def test_parts_alone_describe_themselves_only(config: ModelConfig) -> None:
 
 @pytest.mark.parametrize(("config_class", "model_type"), [(Qwen2Config, "qwen2"), (LlamaConfig, "llama")])
 def test_a_language_model_that_transformers_saved_is_understood(config_class: Any, model_type: str) -> None:
-    theirs = config_class(vocab_size=99, tie_word_embeddings=True, rope_parameters={"rope_type": "default", "rope_theta": 7e5})
+    theirs = config_class(
+        vocab_size=99, tie_word_embeddings=True, rope_parameters={"rope_type": "default", "rope_theta": 7e5}
+    )
     found = from_content(json.loads(json.dumps(theirs.to_dict())))
     assert found.language is not None
     assert (found.language.model_type, found.language.rope_theta, found.language.vocab_size) == (model_type, 7e5, 99)

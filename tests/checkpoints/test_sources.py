@@ -74,7 +74,10 @@ def test_transformers_folders_new_and_old(make_model: MakeModel, tmp_path: Path)
     assert (tmp_path / "theirs" / "model.safetensors.index.json").is_file()
     assert holds(tmp_path / "theirs", model)
     old = Path(shutil.copytree(folder, tmp_path / "old"))
-    save_file({older_name(key): tensor for key, tensor in load_file(folder / "model.safetensors").items()}, old / "model.safetensors")
+    save_file(
+        {older_name(key): tensor for key, tensor in load_file(folder / "model.safetensors").items()},
+        old / "model.safetensors",
+    )
     assert holds(old, model)
 
 
@@ -106,7 +109,9 @@ def test_a_llama_alone_has_its_own_names(tmp_path: Path) -> None:
     source = open_source(tmp_path)
     found = dict(source.tensors(PARTS))
     assert source.parts == ("language",)
-    assert torch.equal(found["model.language_model.layers.0.mlp.up_proj.weight"], theirs.model.layers[0].mlp.up_proj.weight)
+    assert torch.equal(
+        found["model.language_model.layers.0.mlp.up_proj.weight"], theirs.model.layers[0].mlp.up_proj.weight
+    )
     assert torch.equal(found["lm_head.weight"][:50], theirs.lm_head.weight)
     assert found["lm_head.weight"].shape == (59, 16)
 

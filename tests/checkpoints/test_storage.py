@@ -15,6 +15,8 @@ from internvl_lab.checkpoints import storage
 from internvl_lab.checkpoints.storage import holds_weights, open_files, refuse_pickle
 from internvl_lab.errors import CheckpointError, MissingWeightsError
 
+pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+
 TENSORS = {"a": torch.arange(6.0).view(2, 3), "b": torch.ones(4, dtype=torch.bfloat16)}
 
 
@@ -86,7 +88,7 @@ def test_what_holds_no_tensors_is_named(tmp_path: Path) -> None:
     with pytest.raises(MissingWeightsError, match="does not exist"):
         open_files(tmp_path / "nowhere.ckpt")
     (tmp_path / "weights.gguf").write_bytes(b"x")
-    with pytest.raises(CheckpointError, match="no file of weights; known are .safetensors"):
+    with pytest.raises(CheckpointError, match=r"known are \.safetensors"):
         open_files(tmp_path / "weights.gguf")
     (tmp_path / "broken.ckpt").write_bytes(b"x" * 100)
     with pytest.raises(CheckpointError, match="no plain tensors"):

@@ -32,7 +32,9 @@ def test_parts_assets_and_dtype(tmp_path):
     assert (content["model_type"], content["torch_dtype"]) == ("intern_vit_6b", "float32")
     projector = tmp_path / "projector"
     assert run("--in", "asset:quickstart", "--out", projector, "--format", "official", "--parts", "projector") == 0
-    assert sorted(load_file(projector / "model.safetensors")) == [f"{n}.{p}" for n in (0, 1, 3) for p in ("bias", "weight")]
+    assert sorted(load_file(projector / "model.safetensors")) == [
+        f"{n}.{p}" for n in (0, 1, 3) for p in ("bias", "weight")
+    ]
 
 
 def test_faults_are_one_sentence(tmp_path, capsys):

@@ -1,10 +1,10 @@
 """What lies beside weights and prepares prompts for them: found at a source, written for transformers and engines.
 
-    tokenizer.json, tokenizer_config.json      tokenizer
-    chat_template.jinja                        ChatML with the report's system turn
-    generation_config.json                     generation ends at <|im_end|>
-    processor.json                             ours (`processor`)
-    processor_config.json, *preprocessor_config.json    transformers' InternVLProcessor
+tokenizer.json, tokenizer_config.json      tokenizer
+chat_template.jinja                        ChatML with the report's system turn
+generation_config.json                     generation ends at <|im_end|>
+processor.json                             ours (`processor`)
+processor_config.json, *preprocessor_config.json    transformers' InternVLProcessor
 """
 
 from __future__ import annotations

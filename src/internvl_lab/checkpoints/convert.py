@@ -1,11 +1,11 @@
 """Convert weights between formats, tensor by tensor.
 
-    sources ─ open_source ─> names, shapes ─ check ─> plan ─ read, split or fuse, write ─> a folder, whole or not at all
-                                             │
-                                             └─ unexpected, missing, mis-shaped: one error before any data is read
+sources ─ open_source ─> names, shapes ─ check ─> plan ─ read, split or fuse, write ─> a folder, whole or not at all
+                                         │
+                                         └─ unexpected, missing, mis-shaped: one error before any data is read
 
-    native    transformers' InternVLForConditionalGeneration, and ours; some parts alone: native keys, our config.json
-    official  the authors' `internvl_chat`; one part alone: an InternViT, a language model, or the projector
+native    transformers' InternVLForConditionalGeneration, and ours; some parts alone: native keys, our config.json
+official  the authors' `internvl_chat`; one part alone: an InternViT, a language model, or the projector
 """
 
 from __future__ import annotations
@@ -242,9 +242,7 @@ def _native_config(job: _Job, dtype: str) -> dict[str, Any]:
         return to_native_config(job.model, ours) | {"dtype": dtype}
     fields = our_fields(job.model.config, ours)
     kept = {part: fields[part] for part in job.parts}
-    return {
-        OUR_KEY: kept | {"parts": list(job.parts), "dtype": ours, "image_token_id": job.model.image_token_id}
-    }
+    return {OUR_KEY: kept | {"parts": list(job.parts), "dtype": ours, "image_token_id": job.model.image_token_id}}
 
 
 def _official_config(job: _Job, dtype: str) -> dict[str, Any]:
@@ -278,5 +276,3 @@ def _write_companions(folder: Path, job: _Job, native: bool) -> None:
     if not native and job.is_whole and has_own_code(source):
         for file in source.glob("*.py"):
             shutil.copy2(file, folder / file.name)
-
-

@@ -42,7 +42,7 @@ def resolve_source(source: str, part: str = "", name: str = "") -> Path:
     """Find the folder or file that a source names.
 
     Args:
-        source: `asset:NAME` (shipped with this package), a folder or file with weights (`open_source` says which kinds),
+        source: `asset:NAME` (shipped with this package), a folder or file with weights (see `open_source`),
             or a run's folder (`outputs/latest`), which stands for the weights of the stage it finished last.
         part: `vision`, `projector` or `language`, for the message.
         name: the part's name in the configuration, for the message.

@@ -180,7 +180,7 @@ def to_official(name: str, tensors: Sequence[Tensor], language: LanguageConfig) 
 
     Args:
         name: the authors' key.
-        tensors: what `official_tensors` lists for it: one, or q, k and v.
+        tensors: what `official_tensors` lists for it: one of any shape, or q, k and v with (rows, D) or (rows,).
         language: says how many heads there are.
     """
     if len(tensors) == 1:

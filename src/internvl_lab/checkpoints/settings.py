@@ -1,9 +1,9 @@
 """What a source of weights says about its parts: config.json of any kind we read, or a run's config.yaml.
 
-    internvl_chat, intern_vit_6b, qwen2, internlm2, llama      the authors' format, whole or a part alone
-    internvl, internvl_vision                                  transformers' own
-    "internvl_lab" in config.json                              ours
-    <run>/config.yaml                                          of a checkpoint <run>/stages/*/checkpoints/step_*.ckpt
+internvl_chat, intern_vit_6b, qwen2, internlm2, llama      the authors' format, whole or a part alone
+internvl, internvl_vision                                  transformers' own
+"internvl_lab" in config.json                              ours
+<run>/config.yaml                                          of a checkpoint <run>/stages/*/checkpoints/step_*.ckpt
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ class Source:
         return tuple(part for part in PARTS if part in held or part in self.settings.parts)
 
     def shapes(self, parts: Collection[str]) -> dict[str, Tensor]:
-        """Return native key to an empty tensor, for the parts asked for and for names that belong to none."""
+        """Return native key to an empty tensor of any shape, for the parts asked for and names that belong to none."""
         wanted = {*parts, None}
         return {key: entry.shape for key, entry in self._entries.items() if _part_of(key) in wanted}
 
@@ -88,7 +88,7 @@ class Source:
         return tensor if self._vocabulary is None else self._vocabulary.fit(key, tensor)
 
     def tensors(self, parts: Collection[str]) -> Iterator[tuple[str, Tensor]]:
-        """Yield (native key, tensor), one at a time."""
+        """Yield (native key, tensor of any shape), one at a time."""
         for key in self.shapes(parts):
             yield key, self.read(key)
 

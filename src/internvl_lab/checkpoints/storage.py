@@ -19,14 +19,21 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from internvl_lab.checkpoints.tensors import INDEX_FILE, SHARDED_MARK, WEIGHTS_FILE, has_weights, read_index, weight_files
+from internvl_lab.checkpoints.sharded import STATE_DICT, ShardedFolder
+from internvl_lab.checkpoints.tensors import (
+    INDEX_FILE,
+    SHARDED_MARK,
+    WEIGHTS_FILE,
+    has_weights,
+    read_index,
+    weight_files,
+)
 from internvl_lab.errors import CheckpointError, MissingWeightsError
 
 CHECKPOINT_SUFFIX = ".ckpt"
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth")
 PICKLE_FILE = "pytorch_model.bin"
 PICKLE_INDEX = "pytorch_model.bin.index.json"
-_STATE_DICT = "state_dict"
 _REMAP_BYTES = 1 << 28
 _DTYPES = {
     "F64": torch.float64,
@@ -44,10 +51,10 @@ class TensorFile(Protocol):
     """Give the tensors of one file by name."""
 
     def shapes(self) -> Mapping[str, Tensor]:
-        """Return name to an empty tensor on the meta device: shape and dtype, no data."""
+        """Return name to an empty tensor of any shape on the meta device: no data is read."""
 
     def read(self, name: str) -> Tensor:
-        """Read one tensor."""
+        """Read one tensor, of any shape."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +64,7 @@ class SafetensorsFile:
     path: Path
 
     def shapes(self) -> Mapping[str, Tensor]:
-        """Read the header alone.
+        """Return name to an empty tensor of any shape, from the header alone.
 
         Raises:
             CheckpointError: an unreadable file, or a dtype this package has no use for.
@@ -69,14 +76,16 @@ class SafetensorsFile:
                     view = handle.get_slice(name)
                     dtype = _DTYPES.get(view.get_dtype())
                     if dtype is None:
-                        raise CheckpointError(f"{self.path}: {name} has dtype {view.get_dtype()}, which is not read here")
+                        raise CheckpointError(
+                            f"{self.path}: {name} has dtype {view.get_dtype()}, which is not read here"
+                        )
                     result[name] = torch.empty(view.get_shape(), dtype=dtype, device="meta")
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{self.path} is no readable safetensors file: {error}") from error
         return result
 
     def read(self, name: str) -> Tensor:
-        """Read one tensor."""
+        """Read one tensor, of any shape."""
         with safe_open(self.path, framework="pt") as handle:
             tensor: Tensor = handle.get_tensor(name)
             return tensor
@@ -97,11 +106,11 @@ class TorchFile:
         self._tensors, self._num_read = self._map(), 0
 
     def shapes(self) -> Mapping[str, Tensor]:
-        """Return name to an empty tensor on the meta device."""
+        """Return name to an empty tensor of any shape on the meta device."""
         return {name: torch.empty_like(tensor, device="meta") for name, tensor in self._tensors.items()}
 
     def read(self, name: str) -> Tensor:
-        """Read one tensor, as a copy that does not hold the mapping."""
+        """Read one tensor of any shape, as a copy that does not hold the mapping."""
         if self._num_read > _REMAP_BYTES:
             self._tensors, self._num_read = self._map(), 0
         tensor = self._tensors[name].clone()
@@ -111,43 +120,11 @@ class TorchFile:
     def _map(self) -> Mapping[str, Tensor]:
         """Map the file and find the weights in it."""
         content = _load(self.path)
-        found = content.get(_STATE_DICT, content if self.allow_any else None) if isinstance(content, Mapping) else None
+        found = content.get(STATE_DICT, content if self.allow_any else None) if isinstance(content, Mapping) else None
         if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
-            kind = "mapping of names to tensors" if self.allow_any else f"{_STATE_DICT} of a checkpoint"
+            kind = "mapping of names to tensors" if self.allow_any else f"{STATE_DICT} of a checkpoint"
             raise CheckpointError(f"{self.path} holds no {kind}")
         return found
-
-
-@dataclass(frozen=True)
-class ShardedFolder:
-    """Read the sharded checkpoint that FSDP2 writes; a tensor is put together from its ranks' pieces when read."""
-
-    path: Path
-
-    def shapes(self) -> Mapping[str, Tensor]:
-        """Read the metadata alone: the model's weights, without the optimizer's state."""
-        return {name: torch.empty_like(tensor) for name, tensor in self._entries().items()}
-
-    def read(self, name: str) -> Tensor:
-        """Read one tensor."""
-        import torch.distributed.checkpoint as dcp
-
-        entry = self._entries()[name]
-        target = {f"{_STATE_DICT}.{name}": torch.empty(entry.shape, dtype=entry.dtype)}
-        dcp.load(target, checkpoint_id=self.path, no_dist=True)
-        return next(iter(target.values()))
-
-    def _entries(self) -> dict[str, Tensor]:
-        """List the weights: name without `state_dict.`, to an empty tensor on the meta device."""
-        from torch.distributed.checkpoint import FileSystemReader
-        from torch.distributed.checkpoint.metadata import TensorStorageMetadata
-
-        metadata = FileSystemReader(self.path).read_metadata().state_dict_metadata
-        return {
-            key.removeprefix(f"{_STATE_DICT}."): torch.empty(entry.size, dtype=entry.properties.dtype, device="meta")
-            for key, entry in metadata.items()
-            if key.startswith(f"{_STATE_DICT}.") and isinstance(entry, TensorStorageMetadata)
-        }
 
 
 def open_files(path: Path, allow_pickle: bool = False) -> list[TensorFile]:
@@ -224,4 +201,3 @@ def _load(path: Path) -> Any:
     except (RuntimeError, OSError, EOFError, ValueError, pickle.UnpicklingError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{path} holds no plain tensors: {reason}") from error
-

@@ -1,7 +1,7 @@
 """Write tensors into safetensors of bounded size, in memory for one of them.
 
-    model.safetensors                                   when everything fits into one file
-    model-00001-of-00003.safetensors, ..., and model.safetensors.index.json     otherwise
+model.safetensors                                   when everything fits into one file
+model-00001-of-00003.safetensors, ..., and model.safetensors.index.json     otherwise
 """
 
 from __future__ import annotations

@@ -82,7 +82,9 @@ def _model(proto: Any, names: list[str], added: set[int]) -> BPE | Unigram:
         return Unigram(scores, unk_id=spec.unk_id, byte_fallback=spec.byte_fallback)
     vocabulary = {name: i for i, name in enumerate(names)}
     whole = {
-        name for i, (name, piece) in enumerate(zip(names, proto.pieces, strict=True)) if i in added or piece.type != _NORMAL
+        name
+        for i, (name, piece) in enumerate(zip(names, proto.pieces, strict=True))
+        if i in added or piece.type != _NORMAL
     }
     merges = generate_merges(vocabulary, scores, skip_tokens=whole)  # type: ignore[no-untyped-call]
     unknown = next((names[i] for i, piece in enumerate(proto.pieces) if piece.type == _UNKNOWN), None)
