@@ -1,3 +1,4 @@
+import os
 import shutil
 from dataclasses import replace
 from importlib.resources import files
@@ -101,3 +102,15 @@ def test_a_run_without_held_out_shards_goes_on_without_scores(tmp_path, caplog):
         located = with_shards(compose(overrides))
     assert "val" not in located.data.mixtures
     assert "no held-out shards" in caplog.text
+
+
+def test_checkpoints_of_two_runs_with_one_name_and_size_are_told_apart(tmp_path):
+    hashes = set()
+    for run, time_s in (("a", 1), ("b", 2)):
+        file = tmp_path / run / "step_00000001.ckpt"
+        file.parent.mkdir()
+        file.write_bytes(b"same size")
+        os.utime(file, (time_s, time_s))
+        raw = compose_raw(["debug=tiny", f"init_from.vision={file}"])
+        hashes.add(run_hash(typed_config(raw), plain(raw)))
+    assert len(hashes) == 2

@@ -55,13 +55,10 @@ class Settings:
         """List the parts described."""
         return tuple(part for part in PARTS if getattr(self, part) is not None)
 
-    def model_config(self, dtype: str = "float32") -> ModelConfig:
+    def model_config(self) -> ModelConfig:
         """Build the settings of a whole model; a part not described gets the defaults."""
         return ModelConfig(
-            self.vision or VisionConfig(),
-            self.projector or ProjectorConfig(),
-            self.language or LanguageConfig(),
-            dtype=dtype,
+            self.vision or VisionConfig(), self.projector or ProjectorConfig(), self.language or LanguageConfig()
         )
 
 
