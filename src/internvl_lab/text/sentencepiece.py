@@ -86,7 +86,7 @@ def _model(proto: Any, names: list[str], added: set[int]) -> BPE | Unigram:
         for i, (name, piece) in enumerate(zip(names, proto.pieces, strict=True))
         if i in added or piece.type != _NORMAL
     }
-    merges = generate_merges(vocabulary, scores, skip_tokens=whole)  # type: ignore[no-untyped-call]
+    merges = generate_merges(vocabulary, scores, skip_tokens=whole)
     unknown = next((names[i] for i, piece in enumerate(proto.pieces) if piece.type == _UNKNOWN), None)
     return BPE(vocabulary, merges, unk_token=unknown, fuse_unk=True, byte_fallback=spec.byte_fallback)
 
