@@ -1,3 +1,4 @@
+import os
 import shutil
 from dataclasses import replace
 from importlib.resources import files
@@ -126,3 +127,15 @@ def test_lightning_s_slurm_handlers_are_off_in_every_trainer(monkeypatch):
     environment = trainer._accelerator_connector.cluster_environment
     assert isinstance(environment, SLURMEnvironment)
     assert not environment.auto_requeue
+
+
+def test_checkpoints_of_two_runs_with_one_name_and_size_are_told_apart(tmp_path):
+    hashes = set()
+    for run, time_s in (("a", 1), ("b", 2)):
+        file = tmp_path / run / "step_00000001.ckpt"
+        file.parent.mkdir()
+        file.write_bytes(b"same size")
+        os.utime(file, (time_s, time_s))
+        raw = compose_raw(["debug=tiny", f"init_from.vision={file}"])
+        hashes.add(run_hash(typed_config(raw), plain(raw)))
+    assert len(hashes) == 2

@@ -17,6 +17,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from internvl_lab.checkpoints import resolve_source
 from internvl_lab.checkpoints.files import read_json
+from internvl_lab.checkpoints.storage import CHECKPOINT_SUFFIX
 from internvl_lab.checkpoints.tensors import PROVENANCE_FILE, weight_files
 from internvl_lab.config import ModelConfig, RunConfig, SourceConfig
 from internvl_lab.constants import PARTS
@@ -129,7 +130,10 @@ def _fingerprint(source: str | None) -> str | None:
         return source
     if (folder / PROVENANCE_FILE).is_file() and (recorded := read_json(folder / PROVENANCE_FILE).get("weights_sha256")):
         return str(recorded)
-    return repr([(path.name, path.stat().st_size) for path in weight_files(folder)])
+    files = [(path.name, path.stat()) for path in weight_files(folder)]
+    # checkpoints of two runs have the same names and sizes, so there the time counts too
+    is_checkpoint = folder.suffix == CHECKPOINT_SUFFIX
+    return repr([(name, stat.st_size, *([stat.st_mtime_ns] if is_checkpoint else [])) for name, stat in files])
 
 
 def sources_of(config: RunConfig) -> list[Path]:

@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from internvl_lab.checkpoints import load_model, load_official, load_part
-from internvl_lab.checkpoints.official import from_official_config, to_native
+from internvl_lab.checkpoints.names import to_native
+from internvl_lab.checkpoints.official import from_official_config
 from internvl_lab.config import LanguageConfig
 from internvl_lab.errors import CheckpointError
 from internvl_lab.models import InternVL

@@ -1,5 +1,6 @@
 """Weights in and out: native and the authors' format, sources of a run, hand-over between stages."""
 
+from internvl_lab.checkpoints.convert import convert
 from internvl_lab.checkpoints.handoff import (
     last_stage_weights,
     stage_dir,
@@ -8,19 +9,20 @@ from internvl_lab.checkpoints.handoff import (
     stage_weights,
     write_stage,
 )
-from internvl_lab.checkpoints.init_from import check_sources, initialise, resolve_source
-from internvl_lab.checkpoints.native import load_model, load_part, read_config, save_model, save_part
-from internvl_lab.checkpoints.official import load_official
+from internvl_lab.checkpoints.init_from import check_sources, initialise, locate, resolve_source
+from internvl_lab.checkpoints.native import load_model, load_official, load_part, read_config, save_model, save_part
 from internvl_lab.checkpoints.processor import load_processor, save_processor
 
 __all__ = [
     "check_sources",
+    "convert",
     "initialise",
     "last_stage_weights",
     "load_model",
     "load_official",
     "load_part",
     "load_processor",
+    "locate",
     "read_config",
     "resolve_source",
     "save_model",

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
-from transformers.models.internvl.configuration_internvl import InternVLConfig
+from transformers.models.internvl.configuration_internvl import InternVLConfig, InternVLVisionConfig
 
 from internvl_lab.config import LanguageConfig, ModelConfig, ProjectorConfig, VisionConfig
+from internvl_lab.config.model import LAYER_SIZES
 from internvl_lab.errors import CheckpointError
 from internvl_lab.models import InternVL
 from internvl_lab.models.language import to_transformers_language
@@ -17,6 +18,7 @@ from internvl_lab.models.vision import to_transformers_vision
 OUR_KEY = "internvl_lab"
 """Key of our own settings in config.json; transformers carries it along untouched."""
 
+_PART_CLASSES: dict[str, Any] = {"vision": VisionConfig, "projector": ProjectorConfig, "language": LanguageConfig}
 _FREE_FIELDS = {"name", "weights", "tokenizer", "layer_scale_init", "max_position_embeddings", "rope_scaling_factor"}
 """Fields in which weights may differ from the model they are loaded into."""
 
@@ -70,6 +72,28 @@ def from_native_config(content: Mapping[str, Any]) -> tuple[ModelConfig, int]:
         raise CheckpointError(f"config.json describes no InternVL model: {error}") from error
 
 
+def parts_from_ours(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Read the parts of a checkpoint of ours that holds only some; empty for a whole one.
+
+    Args:
+        content: the `internvl_lab` section: `part`, or a list of `parts`, and a section of settings for each.
+    Returns:
+        Part to VisionConfig, ProjectorConfig or LanguageConfig.
+    Raises:
+        CheckpointError: a section is missing, or has unknown fields.
+    """
+    parts = [content["part"]] if "part" in content else content.get("parts", [])
+    try:
+        return {part: _PART_CLASSES[part](**content[part]) for part in parts}
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"config.json describes no part of InternVL: {error}") from error
+
+
+def vision_from_native(content: Mapping[str, Any]) -> VisionConfig:
+    """Translate the config.json of transformers' vision encoder alone."""
+    return _vision(InternVLVisionConfig.from_dict(dict(content)))
+
+
 def check_switches(part: str, model: ModelConfig, source: ModelConfig, origin: str) -> None:
     """Refuse weights of a part that fit in shape but belong to another network (heads, norms, rotary base).
 
@@ -100,28 +124,31 @@ def _from_ours(content: Mapping[str, Any]) -> tuple[ModelConfig, int]:
 def _from_transformers(content: Mapping[str, Any]) -> tuple[ModelConfig, int]:
     """Translate a config.json that transformers or others wrote."""
     config = InternVLConfig.from_dict(dict(content))
-    vision: Any = config.vision_config
     language: Any = config.text_config
-    shared = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
-    switches = ("norm_type", "use_qk_norm", "attention_bias", "layer_norm_eps")
     sizes = ("num_key_value_heads", "vocab_size", "max_position_embeddings", "rms_norm_eps")
     rope = language.rope_parameters
     result = ModelConfig(
-        vision=VisionConfig(
-            name="native",
-            **{key: getattr(vision, key) for key in (*shared, *switches)},
-            layer_scale_init=vision.layer_scale_init_value,
-            image_size=vision.image_size[0],
-            patch_size=vision.patch_size[0],
-        ),
+        vision=_vision(config.vision_config),
         projector=ProjectorConfig(downsample_ratio=config.downsample_ratio),
         language=LanguageConfig(
             name="native",
             model_type=language.model_type,
-            **{key: getattr(language, key) for key in (*shared, *sizes)},
+            **{key: getattr(language, key) for key in (*LAYER_SIZES, *sizes)},
             rope_theta=rope["rope_theta"],
             rope_scaling_factor=rope["factor"] if rope.get("rope_type") == "dynamic" else None,
         ),
         dtype="bfloat16" if content.get("dtype", content.get("torch_dtype")) == "bfloat16" else "float32",
     )
     return result, config.image_token_id
+
+
+def _vision(config: Any) -> VisionConfig:
+    """Translate transformers' vision settings."""
+    switches = ("norm_type", "use_qk_norm", "attention_bias", "layer_norm_eps")
+    return VisionConfig(
+        name="native",
+        **{key: getattr(config, key) for key in (*LAYER_SIZES, *switches)},
+        layer_scale_init=config.layer_scale_init_value,
+        image_size=config.image_size[0],
+        patch_size=config.patch_size[0],
+    )

@@ -13,7 +13,8 @@ from typing import Any
 
 from internvl_lab.checkpoints.handoff import last_stage_weights
 from internvl_lab.checkpoints.native import load_part
-from internvl_lab.checkpoints.tensors import has_weights, sha256_of
+from internvl_lab.checkpoints.storage import holds_weights, refuse_pickle
+from internvl_lab.checkpoints.tensors import sha256_of
 from internvl_lab.config import InitConfig, ModelConfig
 from internvl_lab.constants import PARTS
 from internvl_lab.errors import MissingWeightsError
@@ -38,16 +39,16 @@ PUBLISHED_WEIGHTS = {
 
 
 def resolve_source(source: str, part: str = "", name: str = "") -> Path:
-    """Find the folder that a source names.
+    """Find the folder or file that a source names.
 
     Args:
-        source: `asset:NAME` (shipped with this package), a folder with weights, or a run's folder (`outputs/latest`),
-            which stands for the weights of the stage it finished last.
+        source: `asset:NAME` (shipped with this package), a folder or file with weights (see `open_source`),
+            or a run's folder (`outputs/latest`), which stands for the weights of the stage it finished last.
         part: `vision`, `projector` or `language`, for the message.
         name: the part's name in the configuration, for the message.
     Raises:
         MissingWeightsError: nothing to load there; one sentence says what is missing and what to do.
-        CheckpointError: a run's folder without a finished stage.
+        CheckpointError: a run's folder without a finished stage, or weights in pickle files.
     """
     if source.startswith(ASSET_PREFIX):
         folder = Path(str(files("internvl_lab"))) / "assets" / source.removeprefix(ASSET_PREFIX)
@@ -55,13 +56,25 @@ def resolve_source(source: str, part: str = "", name: str = "") -> Path:
         folder = Path(source).expanduser()
     if (folder / "stages").is_dir():
         return last_stage_weights(folder)
-    if has_weights(folder):
+    if holds_weights(folder):
+        refuse_pickle(folder)
         return folder
     if source.startswith(ASSET_PREFIX):
         raise MissingWeightsError(f"{source} is not shipped with this version of internvl-lab (looked in {folder})")
     if (folder / "study.csv").is_file():
         raise MissingWeightsError(f"{folder} is a study: name the folder of one of its runs (study.csv lists them)")
     raise MissingWeightsError(missing_weights_message(part, name, f"not in {folder}"))
+
+
+def locate(source: str) -> Path:
+    """Find what a source names without looking into it: an asset's folder, a run's last weights, or the path itself.
+
+    Raises:
+        MissingWeightsError: an unknown asset.
+        CheckpointError: a run's folder without a finished stage.
+    """
+    path = Path(source).expanduser()
+    return resolve_source(source) if source.startswith(ASSET_PREFIX) or (path / "stages").is_dir() else path
 
 
 def missing_weights_message(part: str, name: str, where: str) -> str:

@@ -22,13 +22,13 @@ from internvl_lab.checkpoints import official
 from internvl_lab.checkpoints.configs import OUR_KEY, check_switches, from_native_config, our_fields, to_native_config
 from internvl_lab.checkpoints.files import new_folder, read_json, write_json
 from internvl_lab.checkpoints.processor import save_processor
+from internvl_lab.checkpoints.sources import Source, open_source
 from internvl_lab.checkpoints.tensors import (
     CONFIG_FILE,
     PROVENANCE_FILE,
     WEIGHTS_FILE,
-    belongs_to,
+    check_fit,
     copy_into,
-    iter_tensors,
     native_tensors,
     sha256_of,
 )
@@ -99,8 +99,7 @@ def load_model(folder: Path, attention: str = "auto", dtype: str | None = None) 
     """
     config, image_token_id = read_config(folder)
     model = InternVL(replace(config, attention=attention, dtype=dtype or config.dtype), image_token_id)
-    for part in PARTS:
-        load_part(model, part, folder)
+    _load(model, PARTS, open_source(folder, language=config.language), str(folder))
     return model
 
 
@@ -110,22 +109,25 @@ def load_part(model: InternVL, part: str, source: Path) -> None:
     Args:
         model: the model; other parts stay as they are.
         part: `vision`, `projector` or `language`.
-        source: folder in native or in the authors' format.
+        source: folder or file, of any kind that `open_source` reads.
     Raises:
         CheckpointError: tensors that are missing, unexpected or mis-shaped (all listed), or weights of a network with
             other switches (heads, norms, rotary base).
     """
     origin = f"{part} from {source}"
-    if not (source / CONFIG_FILE).is_file():
-        config = None
-    else:
-        config = read_config(source)[0]
-        check_switches(part, model.config, config, origin)
-    if config is not None and official.is_official(read_json(source / CONFIG_FILE)):
-        tensors = official.iter_native(source, config, (part,))
-    else:
-        tensors = iter_tensors(source, lambda name: belongs_to(name, (part,)))
-    copy_into(model, tensors, (part,), origin)
+    opened = open_source(source, language=model.config.language)
+    if part in opened.settings.parts:
+        check_switches(part, model.config, opened.settings.model_config(), origin)
+    _load(model, (part,), opened, origin)
+
+
+def load_official(folder: Path, attention: str = "auto", dtype: str = "float32") -> InternVL:
+    """Load a checkpoint in the authors' format; `load_model` with the authors' dtype left aside.
+
+    Raises:
+        CheckpointError: see `load_model`.
+    """
+    return load_model(folder, attention, dtype)
 
 
 def read_config(folder: Path) -> tuple[ModelConfig, int]:
@@ -138,6 +140,12 @@ def read_config(folder: Path) -> tuple[ModelConfig, int]:
     if official.is_official(content):
         return official.from_official_config(content)
     return from_native_config(content)
+
+
+def _load(model: InternVL, parts: Collection[str], source: Source, origin: str) -> None:
+    """Check names and shapes of the given parts, then copy them."""
+    check_fit(source.shapes(parts).items(), native_tensors(model, parts), origin)
+    copy_into(model, source.tensors(parts), parts, origin)
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -7,21 +7,22 @@ and `lm_head.weight`. In `InternVL` they lack the leading `model.`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from internvl_lab.checkpoints.files import read_json
-from internvl_lab.errors import CheckpointError, ConfigError
+from internvl_lab.errors import CheckpointError
 from internvl_lab.models import InternVL, part_of
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 CONFIG_FILE = "config.json"
 PROVENANCE_FILE = "provenance.json"
+SHARDED_MARK = ".metadata"
+"""File in the folder of a sharded checkpoint (torch.distributed.checkpoint, written by FSDP2)."""
 
 _MAX_LISTED = 40
 """Names listed per class of fault; the count is always exact."""
@@ -43,54 +44,45 @@ def has_weights(folder: Path) -> bool:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """List the safetensors files of a folder, following the index of a sharded checkpoint.
+    """List the safetensors files of a folder, following the index of a sharded checkpoint; a file stands for itself.
+
+    A sharded checkpoint of FSDP2 is a folder too: all its files are listed.
 
     Raises:
         CheckpointError: there are no weights, or a file that the index names is missing.
     """
-    names = [WEIGHTS_FILE]
+    if folder.is_file():
+        return [folder]
+    if (folder / SHARDED_MARK).is_file():
+        return sorted(path for path in folder.iterdir() if path.is_file())
     if (folder / INDEX_FILE).is_file():
-        names = sorted(set(read_json(folder / INDEX_FILE).get("weight_map", {}).values()))
-    missing = [name for name in names if not (folder / name).is_file()]
+        return read_index(folder, INDEX_FILE)
+    if not (folder / WEIGHTS_FILE).is_file():
+        raise CheckpointError(f"{folder} holds no complete weights; missing: {WEIGHTS_FILE}")
+    return [folder / WEIGHTS_FILE]
+
+
+def read_index(folder: Path, index: str) -> list[Path]:
+    """List the shards that an index names.
+
+    Raises:
+        CheckpointError: a shard is missing or lies outside the folder, or there are none.
+    """
+    names = sorted(set(read_json(folder / index).get("weight_map", {}).values()))
+    missing = [name for name in names if Path(name).name != name or not (folder / name).is_file()]
     if missing or not names:
         raise CheckpointError(f"{folder} holds no complete weights; missing: {', '.join(missing) or 'all shards'}")
     return [folder / name for name in names]
 
 
-def iter_tensors(folder: Path, wanted: Callable[[str], bool] = lambda name: True) -> Iterator[tuple[str, Tensor]]:
-    """Yield (name, tensor of any shape) of a folder's weights, holding one tensor at a time.
-
-    Args:
-        folder: a folder with `model.safetensors`, or with shards and their index.
-        wanted: says by name which tensors to read.
-    Raises:
-        CheckpointError: a missing or unreadable file.
-    """
-    for file in weight_files(folder):
-        try:
-            with safe_open(file, framework="pt") as handle:
-                for name in filter(wanted, list(handle.keys())):
-                    yield name, handle.get_tensor(name)
-        except SafetensorError as error:
-            raise CheckpointError(f"{file} is no readable safetensors file: {error}") from error
-
-
-def sha256_of(folder: Path) -> str:
-    """Hash all weight files of a folder, in order, to 64 hex digits."""
+def sha256_of(source: Path) -> str:
+    """Hash all weight files of a folder (in order), or one file, to 64 hex digits."""
     digest = hashlib.sha256()
-    for file in weight_files(folder):
+    for file in weight_files(source):
         with file.open("rb") as stream:
             while block := stream.read(1 << 22):
                 digest.update(block)
     return digest.hexdigest()
-
-
-def belongs_to(name: str, parts: Collection[str]) -> bool:
-    """Say whether a native key belongs to one of `parts`, or to no part at all (then it must be reported)."""
-    try:
-        return part_of(name) in parts
-    except ConfigError:
-        return True
 
 
 @torch.no_grad()
@@ -106,6 +98,24 @@ def copy_into(model: InternVL, tensors: Iterable[tuple[str, Tensor]], parts: Col
         CheckpointError: unexpected, missing or mis-shaped tensors, all listed. The fitting ones are copied by then.
     """
     targets = native_tensors(model, parts)
+    seen: list[tuple[str, Tensor]] = []
+    for name, tensor in tensors:
+        seen.append((name, tensor.to("meta")))
+        if name in targets and tensor.shape == targets[name].shape:
+            targets[name].copy_(tensor)
+    check_fit(seen, targets, origin)
+
+
+def check_fit(tensors: Iterable[tuple[str, Tensor]], targets: Mapping[str, Tensor], origin: str) -> None:
+    """Compare names and shapes with what a model needs; no data is read.
+
+    Args:
+        tensors: (native key, tensor of any shape, which may lie on the meta device).
+        targets: native key to a tensor of the right shape.
+        origin: where the tensors come from, for the message.
+    Raises:
+        CheckpointError: unexpected, missing or mis-shaped tensors, all listed.
+    """
     missing, unexpected, misshaped = set(targets), [], []
     for name, tensor in tensors:
         if name not in targets:
@@ -114,8 +124,6 @@ def copy_into(model: InternVL, tensors: Iterable[tuple[str, Tensor]], parts: Col
         missing.discard(name)
         if tensor.shape != targets[name].shape:
             misshaped.append(f"{name} {tuple(tensor.shape)} instead of {tuple(targets[name].shape)}")
-        else:
-            targets[name].copy_(tensor)
     faults = {"unexpected": unexpected, "missing": sorted(missing), "mis-shaped": misshaped}
     if any(faults.values()):
         raise CheckpointError(f"{origin} does not fit: " + "; ".join(_listed(k, v) for k, v in faults.items() if v))

@@ -18,6 +18,7 @@ COMMANDS = {
     "tokenizer": "train the mini family's tokenizer on miniworld's text",
     "assets": "export a trained part as a shipped asset",
     "sizes": "count the parameters of the seven published sizes",
+    "convert": "convert weights between transformers' format and the authors', whole or by parts",
     "chat": "ask a trained checkpoint about images",
     "bench": "measure against named peers in one run",
 }

@@ -2,14 +2,22 @@
 
 from internvl_lab.text.repetition import is_looping, repeated_ngram_share
 from internvl_lab.text.template import ChatTemplate, EncodedText, Turn
-from internvl_lab.text.tokenizer import load_tokenizer, tokenizer_fingerprint, train_tokenizer
+from internvl_lab.text.tokenizer import (
+    has_tokenizer,
+    load_tokenizer,
+    num_missing_tokens,
+    tokenizer_fingerprint,
+    train_tokenizer,
+)
 
 __all__ = [
     "ChatTemplate",
     "EncodedText",
     "Turn",
+    "has_tokenizer",
     "is_looping",
     "load_tokenizer",
+    "num_missing_tokens",
     "repeated_ngram_share",
     "tokenizer_fingerprint",
     "train_tokenizer",

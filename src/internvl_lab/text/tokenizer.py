@@ -5,7 +5,7 @@ The vocabulary of a trained tokenizer, in order of ids::
     256 bytes | merges ... | <|endoftext|> <|im_start|> <|im_end|> | <img> </img> <IMG_CONTEXT> <quad> ... </box>
 
 Digits are never merged, as in Qwen2.5: coordinates (0-1000) and counts then cost one token a digit and share their
-embeddings. Loading goes through `tokenizer.json` alone, so no remote code and no network are ever needed.
+embeddings. Loading goes through `tokenizer.json` or `tokenizer.model` alone: no remote code, no network.
 """
 
 from __future__ import annotations
@@ -21,11 +21,14 @@ from transformers import PreTrainedTokenizerFast
 
 from internvl_lab.constants import END_OF_TEXT_TOKEN, SPECIAL_TOKENS, TURN_END_TOKEN, TURN_START_TOKEN
 from internvl_lab.errors import ConfigError, MissingWeightsError
+from internvl_lab.text.sentencepiece import tokenizer_from_sentencepiece
 
 logger = logging.getLogger(__name__)
 
 CHAT_TOKENS = (END_OF_TEXT_TOKEN, TURN_START_TOKEN, TURN_END_TOKEN)
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
+TOKENIZER_FILE = "tokenizer.json"
+SENTENCEPIECE_FILE = "tokenizer.model"
 NUM_BYTES = 256
 
 _SPLIT = (
@@ -68,7 +71,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
 
 
 def load_tokenizer(source: str | Path) -> PreTrainedTokenizerFast:
-    """Load a tokenizer from a folder with `tokenizer.json`, without network or remote code.
+    """Load a tokenizer from a folder with `tokenizer.json` or sentencepiece's `tokenizer.model`, no remote code.
 
     Those of InternVL's nine tokens that are missing are added at the end, in the authors' order: a Qwen2.5 folder
     gives <img> = 151665 ... </box> = 151673 (spec section 1.5).
@@ -77,14 +80,12 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerFast:
         source: `asset:NAME` for a tokenizer shipped with the package, else a folder.
 
     Raises:
-        MissingWeightsError: there is no `tokenizer.json`; the message names the path.
-        ConfigError: the tokenizer lacks ChatML's <|im_start|> or <|im_end|>.
+        MissingWeightsError: there is neither file; the message names the path.
+        ConfigError: the tokenizer lacks ChatML's <|im_start|> or <|im_end|>, or `tokenizer.model` cannot be read.
     """
     text = str(source)
     folder = ASSETS / text.removeprefix("asset:") if text.startswith("asset:") else Path(text)
-    if not (folder / "tokenizer.json").is_file():
-        raise MissingWeightsError(f"no tokenizer at {folder / 'tokenizer.json'} (asked for {text!r})")
-    tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+    tokenizer = _read(folder, text)
     known = tokenizer.get_vocab()
     for token in (TURN_START_TOKEN, TURN_END_TOKEN):
         if token not in known:
@@ -95,6 +96,27 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerFast:
         tokenizer.add_tokens(missing, special_tokens=True)
     _apply_bos_flag(tokenizer, folder)
     return tokenizer
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Say whether a folder holds a tokenizer that `load_tokenizer` reads."""
+    return (folder / TOKENIZER_FILE).is_file() or (folder / SENTENCEPIECE_FILE).is_file()
+
+
+def num_missing_tokens(folder: Path) -> int:
+    """Count InternVL's tokens that the tokenizer in `folder` lacks, and that `load_tokenizer` adds at its end."""
+    known = _read(folder, str(folder)).get_vocab()
+    return sum(token not in known for token in SPECIAL_TOKENS)
+
+
+def _read(folder: Path, asked: str) -> PreTrainedTokenizerFast:
+    """Read a folder's tokenizer as it is."""
+    if (folder / TOKENIZER_FILE).is_file():
+        tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+        return tokenizer
+    if (folder / SENTENCEPIECE_FILE).is_file():
+        return tokenizer_from_sentencepiece(folder / SENTENCEPIECE_FILE)
+    raise MissingWeightsError(f"no tokenizer at {folder / TOKENIZER_FILE} (asked for {asked!r})")
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerFast) -> str:
