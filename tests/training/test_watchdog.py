@@ -91,7 +91,7 @@ def test_the_watch_ends_with_an_error_too(tiny: ModuleType, run_dir: Path) -> No
 
 
 def test_a_step_pays_next_to_nothing(tiny: ModuleType, run_dir: Path) -> None:
-    """Measured 0.3 us for both hooks; 20 us would still be a thousandth of the shortest real step."""
+    """Measured 0.5 us for both hooks; 20 us would still be a thousandth of the shortest real step."""
     watchdog, batch = Watchdog(run_dir, 60.0), tiny.tiny_batch(0)
     start = time.process_time()
     for _ in range(10_000):
