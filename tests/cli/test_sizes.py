@@ -10,7 +10,6 @@ import pytest
 from internvl_lab.cli import main
 from internvl_lab.cli.sizes import PUBLISHED
 from internvl_lab.config.compose import compose
-from internvl_lab.models import build_on_meta, count_parameters
 
 PARTS = ("vision", "projector", "language", "total")
 COUNTS = {
@@ -39,12 +38,6 @@ def test_without_a_file_the_table_is_shown(capsys: pytest.CaptureFixture[str]) -
     shown = capsys.readouterr().out
     assert all(f"{counts[-1]:,}" in shown for counts in COUNTS.values())
     assert "report" in shown
-
-
-def test_counting_needs_no_memory() -> None:
-    model = build_on_meta(compose(["model=internvl2_5_78b"]).model)
-    assert all(parameter.is_meta for parameter in model.parameters())
-    assert count_parameters(model)["total"] == COUNTS["78b"][-1]
 
 
 def test_a_size_brings_its_scale_along() -> None:
