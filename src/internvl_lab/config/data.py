@@ -100,6 +100,8 @@ class MiniworldConfig:
     samples_per_shard: int = 1000
     tasks: tuple[str, ...] = ()
     """Tasks to generate; empty = all."""
+    slow_tasks: tuple[str, ...] = ()
+    """Tasks that `finetune` holds twice as often as the others, because they are learned slowest."""
 
     def __post_init__(self) -> None:
         """Refuse negative counts and empty shards."""

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import tarfile
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from internvl_lab.config import MiniworldConfig
 from internvl_lab.data.miniworld import build
 from internvl_lab.data.miniworld.build import ensure_shards, is_complete, make_parallel
 from internvl_lab.data.miniworld.sample import generate_range
+from internvl_lab.data.miniworld.vocabulary import TASKS
 from internvl_lab.errors import ConfigError
 
 CFG = MiniworldConfig(num_pretrain=22, num_finetune=11, num_val=11, samples_per_shard=8)
@@ -98,6 +100,21 @@ def test_text_is_written_when_asked_for(tmp_path: Path) -> None:
         names = tar.getnames()
     assert len(names) == 26
     assert all(name.endswith("-text.json") for name in names)
+
+
+def test_slow_tasks_come_twice_in_finetune_alone(tmp_path: Path) -> None:
+    cfg = MiniworldConfig(num_pretrain=22, num_finetune=26, num_val=22, slow_tasks=("grounding", "ocr"))
+    folders = ensure_shards(cfg, tmp_path, num_processes=1)
+    for split, folder in folders.items():
+        counts: Counter[str] = Counter()
+        for path in folder.glob("*.tar"):
+            with tarfile.open(path) as tar:
+                records = [json.load(tar.extractfile(m)) for m in tar if m.name.endswith(".json")]  # type: ignore[arg-type]
+            counts.update(record["task"] for record in records)
+        expected = {task: 4 if split == "finetune" and task in cfg.slow_tasks else 2 for task in TASKS}
+        assert counts == expected, split
+    with pytest.raises(ConfigError, match="chess"):
+        ensure_shards(MiniworldConfig(slow_tasks=("chess",)), tmp_path)
 
 
 def test_source_hash_is_stable() -> None:

@@ -137,7 +137,8 @@ def ensure_shards(cfg: MiniworldConfig, root: Path, num_processes: int = 2) -> d
     folders = {split: root / split for split, number in sizes.items() if number > 0}
     with _locked(root):
         for split, folder in folders.items():
-            job = (split, 0, sizes[split], cfg.seed, tasks)
+            slow = check_choice(split, cfg.slow_tasks) if split == "finetune" and cfg.slow_tasks else ()
+            job = (split, 0, sizes[split], cfg.seed, (*tasks, *slow))
             expected = _job_hash(job, cfg.samples_per_shard)
             if is_complete(folder, expected):
                 logger.info("miniworld: %s is complete in %s", split, folder)
