@@ -87,14 +87,17 @@ test-slow: $(READY)  ## kill tests, studies, notebooks and whatever else takes l
 notebooks: $(READY)  ## execute every notebook (INPLACE=--inplace keeps the new outputs)
 	$(TEST_ENV) $(BIN)/jupyter execute $(INPLACE) --timeout=1200 notebooks/*.ipynb
 
-bench: $(READY)  ## measure one training step
+bench: $(READY)  ## measure a training step, the loss head and packed attention against their peers
 	$(BIN)/python -m internvl_lab bench step
+	$(BIN)/python -m internvl_lab bench head
+	$(BIN)/python -m internvl_lab bench attention
 
 # The lock holds for Linux and macOS and every Python from 3.11 on; torch and what only its CUDA build needs are left out.
-lock:  ## resolve requirements.lock anew (needs uv)
+lock:  ## add to requirements.lock what pyproject.toml asks for (needs uv; ARGS=--upgrade renews all)
 	@command -v uv >/dev/null 2>&1 || { echo "make lock needs uv: install it with pip or pipx." >&2; exit 1; }
 	@set -e; trap 'rm -f .lock.in .lock.out' EXIT; \
 	echo "torch==$(TORCH)" > .lock.in; \
+	cp requirements.lock .lock.out; \
 	uv pip compile pyproject.toml --extra joblib --extra notebooks --extra dev --constraint .lock.in --universal \
 	  --python-version 3.11 --fork-strategy fewest --generate-hashes --no-header --quiet --output-file .lock.out $(ARGS); \
 	{ echo "# The environment of internvl-lab, pinned and hashed; made by 'make lock', installed by 'make setup'."; \

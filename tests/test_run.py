@@ -5,6 +5,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from internvl_lab.checkpoints import convert, resolve_source
 from internvl_lab.config.compose import compose_raw, plain, typed_config
 from internvl_lab.errors import CheckpointError, ConfigError, MissingWeightsError
 from internvl_lab.run import Invocation, run
@@ -74,6 +75,28 @@ def test_one_stage_starts_from_a_run(finished, tmp_path):
     source = load_file(folder / "stages" / "stage2" / "weights" / "model.safetensors")
     target = load_file(tmp_path / "outputs/latest/stages/stage1/weights/model.safetensors")
     assert {name.split(".")[1] for name in changed(source, target)} == {"multi_modal_projector"}
+
+
+def test_a_lora_stage_leaves_merged_weights_and_an_adapter(finished, tmp_path):
+    _, _, folder = finished
+    words = ("debug=tiny", "stage=finetune_lora", f"init_from={folder}", "stage.learning_rate=0.01")
+    execute(tmp_path, *words, "evaluation.enabled=false")
+    stage = tmp_path / "outputs/latest/stages/finetune_lora"
+    source = load_file(folder / "stages" / "stage2" / "weights" / "model.safetensors")
+    target = load_file(stage / "weights" / "model.safetensors")
+    moved = changed(source, target)
+    assert {name.split(".")[1] for name in moved} == {"language_model"}
+    assert all(name.endswith("_proj.weight") for name in moved)
+    merged = convert([resolve_source(str(folder))], tmp_path / "merged", "native", adapter=stage / "adapter")
+    assert not changed(target, load_file(merged / "model.safetensors"))
+
+
+def test_a_full_finetune_keeps_the_encoder(finished, tmp_path):
+    _, _, folder = finished
+    execute(tmp_path, "debug=tiny", "stage=finetune_full", f"init_from={folder}", "evaluation.enabled=false")
+    source = load_file(folder / "stages" / "stage2" / "weights" / "model.safetensors")
+    target = load_file(tmp_path / "outputs/latest/stages/finetune_full/weights/model.safetensors")
+    assert not any("vision_tower" in name for name in changed(source, target))
 
 
 def test_full_scale_without_weights_stops_with_one_line(tmp_path):

@@ -95,7 +95,8 @@ def test_two_ranks_train_like_one(repository, tmp_path):
     common = ("debug=tiny", SCRATCH, "packing.packs_per_step=2", "packing.max_tokens=512", "packing.max_tiles=16")
     stages = ("recipe.stages.stage1.packs_per_step=2", "recipe.stages.stage1_5.packs_per_step=2")
     losses = {}
-    for name, trainer in (("one", ()), ("two", ("trainer=ddp_sim",))):
+    trainers = {"one": (), "ddp": ("trainer=ddp_sim",), "fsdp2": ("trainer=fsdp_sim",)}
+    for name, trainer in trainers.items():
         folder = tmp_path / name
         folder.mkdir()
         status, output, errors = train(repository, folder, *common, *stages, "trainer.accelerator=cpu", *trainer)
@@ -104,4 +105,5 @@ def test_two_ranks_train_like_one(repository, tmp_path):
         column = lines[0].split(",").index("train/loss")
         losses[name] = [float(line.split(",")[column]) for line in lines[1:] if line.split(",")[column]]
     assert len(losses["one"]) == 6
-    assert losses["two"] == pytest.approx(losses["one"], rel=1e-5)
+    assert losses["ddp"] == pytest.approx(losses["one"], rel=1e-5)
+    assert losses["fsdp2"] == pytest.approx(losses["ddp"], rel=1e-6)

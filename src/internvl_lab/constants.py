@@ -40,6 +40,11 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 PARTS = ("vision", "projector", "language")
 """The three parts of the model, as stages, weights and parameter tables name them."""
 
+STATE_KEY = "internvl_lab"
+"""Where our own state lies in a resumable checkpoint."""
+LORA_KEY = "lora"
+"""Where, in that state, the settings of adapters lie; absent without adapters."""
+
 MIN_FRAMES = 8
 MAX_FRAMES = 32
 """Frames kept of a video, drawn between these when shards are made. Source: InternVL 2.5, section 4.1."""

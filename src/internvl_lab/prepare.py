@@ -26,7 +26,7 @@ from internvl_lab.errors import ConfigError, MissingWeightsError
 from internvl_lab.models import check_tiles, resolve
 from internvl_lab.text import ChatTemplate, load_tokenizer
 from internvl_lab.tracking import config_hash
-from internvl_lab.training import slurm_plugins
+from internvl_lab.training import FSDP2, fsdp2_strategy, slurm_plugins
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +80,8 @@ def build_trainer(options: Mapping[str, Any], **fixed: Any) -> L.Trainer:
     """
     chosen = {key: value for key, value in options.items() if key not in OWN_TRAINER_KEYS}
     chosen.setdefault("plugins", slurm_plugins())
+    if chosen.get("strategy") == FSDP2:
+        chosen["strategy"] = fsdp2_strategy(world_size_of(options))
     try:
         return L.Trainer(**{**chosen, **fixed})
     except (MisconfigurationException, ValueError, TypeError) as error:

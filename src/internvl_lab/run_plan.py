@@ -51,7 +51,7 @@ def _stages_table(config: RunConfig) -> Table:
         packs = config.packs_per_step(stage)
         table.add_row(
             stage.name,
-            ", ".join(stage.trainable) if len(stage.trainable) < len(PARTS) else "everything",
+            stage.learns if len(stage.trainable) < len(PARTS) else "everything",
             f"{stage.max_steps:,}",
             str(packs),
             f"{stage.learning_rate:g}",
@@ -71,4 +71,5 @@ def _pack_flops(config: RunConfig, stage: StageConfig) -> float:
         tiles=config.packing.max_tiles,
         supervised_rows=tokens,
         trainable=stage.trainable,
+        adapted=stage.lora.parts,
     )

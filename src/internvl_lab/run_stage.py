@@ -15,16 +15,18 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import RichModelSummary
 
-from internvl_lab.checkpoints import initialise, stage_dir, stage_provenance, stage_weights, write_stage
+from internvl_lab.checkpoints import export_adapter, initialise, stage_dir, stage_provenance, stage_weights, write_stage
 from internvl_lab.config import InitConfig, RunConfig, StageConfig
 from internvl_lab.data import Batch, Cost
 from internvl_lab.data.datamodule import MultimodalDataModule
-from internvl_lab.models import InternVL, pack_cost, step_flops
+from internvl_lab.errors import ResumeError
+from internvl_lab.models import InternVL, gather_weights, pack_cost, step_flops
 from internvl_lab.prepare import build_trainer, world_size_of
 from internvl_lab.run_folder import RunFolder
 from internvl_lab.text import ChatTemplate
 from internvl_lab.tracking import CsvLog, WandbLog, last_values
 from internvl_lab.training import (
+    FSDP2,
     InternVLModule,
     StopSignals,
     build_callbacks,
@@ -65,14 +67,14 @@ class StageRunner:
         config, run_dir = self.config, self.folder.path
         checkpoints = stage_dir(run_dir, stage.name) / "checkpoints"
         resume = choose_checkpoint(stage.name, config.ckpt_path, find_resume(checkpoints))
+        check_sharding(resume, config.trainer)
         if resume is None:
             self.csv.cut_back(stage.name, 0)  # rows of a start that was killed before its first checkpoint
         L.seed_everything(config.seed, verbose=False)
         model = InternVL(config.model, self.template.context_id)
         sources = initialise(model, init)
-        datamodule = MultimodalDataModule(
-            config, stage, self.template, Cost(*pack_cost(config.model, stage.trainable)), run_dir
-        )
+        cost = Cost(*pack_cost(config.model, stage.trainable, stage.lora.parts))
+        datamodule = MultimodalDataModule(config, stage, self.template, cost, run_dir)
         module = InternVLModule(
             model,
             stage,
@@ -85,10 +87,13 @@ class StageRunner:
         trainer = self._trainer(stage, checkpoints, step_offset)
         self._announce(stage, resume)
         trainer.fit(module, datamodule=datamodule, ckpt_path=resume, weights_only=True)
+        weights = gather_weights(model, keep=trainer.is_global_zero)  # all ranks, for their shards
         if trainer.is_global_zero:
             record = stage_provenance(stage.name, trainer.global_step, sources, str(self.identity["config"]))
             record |= self.identity
-            write_stage(run_dir, stage.name, model, record, template=self.template, tiling=config.tiling)
+            if stage.lora.parts and (last := find_resume(checkpoints)):
+                export_adapter(last, stage_dir(run_dir, stage.name) / "adapter")
+            write_stage(run_dir, stage.name, model, record, None, self.template, config.tiling, weights)
         trainer.strategy.barrier()
         return stage_weights(run_dir, stage.name)
 
@@ -123,10 +128,21 @@ class StageRunner:
         )
 
     def _announce(self, stage: StageConfig, resume: Path | None) -> None:
-        trained = ", ".join(stage.trainable)
-        log.info("%s: trains %s for %d steps on %s", stage.name, trained, stage.max_steps, stage.mixture)
+        log.info("%s: trains %s for %d steps on %s", stage.name, stage.learns, stage.max_steps, stage.mixture)
         if resume is not None:
             log.info("%s: resumes from %s", stage.name, resume)
+
+
+def check_sharding(resume: Path | None, options: Mapping[str, Any]) -> None:
+    """Refuse to resume a sharded checkpoint without FSDP2, or another one with it.
+
+    Raises:
+        ResumeError: says which strategy to ask for.
+    """
+    if resume is None or resume.is_dir() == (options.get("strategy") == FSDP2):
+        return
+    wanted = f"trainer.strategy={FSDP2}" if resume.is_dir() else f"another trainer.strategy than {FSDP2}"
+    raise ResumeError(f"{resume} needs {wanted} to resume (the number of devices may change); fresh=true starts anew")
 
 
 def choose_checkpoint(stage: str, asked: str | None, newest: Path | None) -> Path | None:
@@ -160,6 +176,7 @@ def count_flops(config: RunConfig, stage: StageConfig) -> Callable[[Batch], floa
             tiles=batch.num_tiles,
             supervised_rows=float((batch.loss_weights > 0).sum()),
             trainable=stage.trainable,
+            adapted=stage.lora.parts,
         )
 
     return count

@@ -11,7 +11,7 @@ from internvl_lab.bench.step import Variant, bench_step, build_variants
 from internvl_lab.errors import InternVLLabError
 
 TINY = WORKLOADS["tiny"]
-PEERS = ["padded", "length_sorted", "hf_packed"]
+PEERS = ["padded", "length_sorted", "hf_packed", "recipe"]
 
 
 def gradients(variant: Variant) -> dict[str, torch.Tensor]:

@@ -20,7 +20,7 @@ def test_step_shows_the_table_and_writes_the_file(tmp_path: Path, capsys: pytest
     file = tmp_path / "step.json"
     run("step", "--size", "tiny", "--samples", "4", "--repeats", "1", "--seed", "5", "--json", str(file))
     content = json.loads(file.read_text())
-    assert content["ratios"].keys() == content["peers"].keys() == {"padded", "length_sorted", "hf_packed"}
+    assert content["ratios"].keys() == content["peers"].keys() == {"padded", "length_sorted", "hf_packed", "recipe"}
     assert (content["setting"]["samples"], content["setting"]["seed"]) == (4, 5)
     shown = capsys.readouterr().out
     assert "hf_packed" in shown
@@ -35,6 +35,15 @@ def test_head_takes_its_sizes_from_the_options(tmp_path: Path, capsys: pytest.Ca
     assert [setting[k] for k in ("rows", "vocab_size", "hidden_size", "supervised_share")] == [32, 60, 8, 0.5]
     assert (setting["dtype"], setting["repeats"]) == ("bfloat16", 2)
     assert "naive" in capsys.readouterr().out
+
+
+def test_attention_takes_its_sizes_from_the_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "attention.json"
+    run("attention", "--tokens", "64", "--samples", "4", "--head-size", "8", "--repeats", "1", "--json", str(file))
+    content = json.loads(file.read_text())
+    assert [content["setting"][k] for k in ("tokens", "samples", "head_size", "ours")] == [64, 4, 8, "sdpa_docs"]
+    assert content["peers"].keys() == content["ratios"].keys() == {"dense", "padded"}
+    assert "padded" in capsys.readouterr().out
 
 
 def test_without_json_no_file_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -100,7 +100,7 @@ def test_a_folder_without_configs_is_refused(tmp_path):
             "unknown choice 'model/vision/nope'; choices in model/vision: full/internvit_300m",
         ),
         ("model/vision=xl/vit", "unknown choice 'model/vision/xl/vit'; choices in model/vision: full/internvit_300m"),
-        ("stage=1", "unknown choice 'stage/1'; choices in stage: pretrain_language"),
+        ("stage=1", "unknown choice 'stage/1'; choices in stage: finetune_full"),
         ("seed=[", "cannot read 'seed=[': no viable alternative"),
         ("seed", "cannot read 'seed': missing EQUAL"),
         ("seed=1,2", "Ambiguous value for argument 'seed=1,2'; 1. To use it as a list"),

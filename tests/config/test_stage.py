@@ -1,6 +1,6 @@
 import pytest
 
-from internvl_lab.config import OptimizerConfig, SchedulerConfig, StageConfig
+from internvl_lab.config import LoraConfig, OptimizerConfig, SchedulerConfig, StageConfig
 from internvl_lab.errors import ConfigError
 
 
@@ -55,3 +55,30 @@ def test_zero_means_off_where_it_says_so():
 def test_unknown_schedule_is_refused():
     with pytest.raises(ConfigError, match=r"scheduler\.name"):
         SchedulerConfig(name="step")
+
+
+@pytest.mark.parametrize(
+    ("values", "key"),
+    [
+        ({"parts": ("projector",)}, r"stage\.lora\.parts: 'projector'"),
+        ({"rank": 0}, r"stage\.lora\.rank=0"),
+        ({"alpha": 0.0}, r"stage\.lora\.alpha=0"),
+        ({"dropout": 1.0}, r"stage\.lora\.dropout=1\.0"),
+    ],
+)
+def test_impossible_adapters_name_the_key(values, key):
+    with pytest.raises(ConfigError, match=key):
+        LoraConfig(**values)
+
+
+def test_adapters_count_twice_unless_told_otherwise():
+    assert LoraConfig(rank=128).scaling == 2.0
+    assert LoraConfig(rank=8, alpha=4).scaling == 0.5
+
+
+def test_a_part_trains_in_full_or_by_adapters():
+    lora = LoraConfig(parts=("language",))
+    with pytest.raises(ConfigError, match=r"language is in stage\.trainable and in stage\.lora\.parts"):
+        StageConfig(trainable=("language",), lora=lora)
+    assert StageConfig(trainable=(), lora=lora).learns == "LoRA of language"
+    assert StageConfig(trainable=("projector",), lora=lora).learns == "projector, LoRA of language"

@@ -10,9 +10,9 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from internvl_lab.config import LanguageConfig, ModelConfig, VisionConfig
+from internvl_lab.config import LanguageConfig, LoraConfig, ModelConfig, VisionConfig
 from internvl_lab.constants import PARTS
-from internvl_lab.models import InternVL, pack_cost, step_flops
+from internvl_lab.models import InternVL, add_adapters, is_adapter, pack_cost, step_flops
 from internvl_lab.models.flops import vision_flops
 
 SAMPLES = [(30, 1), (21, 0), (40, 2)]
@@ -50,6 +50,24 @@ def test_the_formula_equals_torchs_counter(
         causal=False,
     )
     assert formula == pytest.approx(counted(model, pack, bool(trainable)), rel=1e-3)
+
+
+@pytest.mark.parametrize("parts", [("vision",), ("language",), ("vision", "language")])
+def test_adapters_cost_the_way_back_but_no_weight_gradients(
+    parts: tuple[str, ...],
+    config: ModelConfig,
+    build_model: Callable[[ModelConfig], InternVL],
+    pack_of: Callable[..., Any],
+) -> None:
+    """The adapters' own work (rank 1 here) is left out; the first layer needs no gradient of its input."""
+    model, pack = build_model(config), pack_of(SAMPLES)
+    lora = LoraConfig(parts=parts, rank=1)
+    add_adapters(model, lora)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(is_adapter(name))
+    keys = {"tokens": sum(pack.lengths), "sum_sq": sum(n * n for n in pack.lengths), "tiles": 3}
+    formula = step_flops(config, **keys, supervised_rows=sum(pack.lengths), trainable=(), adapted=parts, causal=False)
+    assert formula == pytest.approx(counted(model, pack, True), rel=0.15)
 
 
 def test_causal_attention_counts_half_and_the_head_counts_by_row(small_config: ModelConfig) -> None:

@@ -11,6 +11,7 @@ import lightning as L
 import pytest
 import torch
 
+from internvl_lab.config import LoraConfig
 from internvl_lab.errors import CheckpointError, InternVLLabError
 from internvl_lab.training.freezing import apply_stage, describe_parts, eval_modules, fingerprint, verify
 
@@ -177,3 +178,36 @@ def test_fingerprint_of_a_sharded_tensor_is_that_of_the_whole() -> None:
 
     shard = torch.arange(3.0).as_subclass(Shard)
     assert fingerprint([shard]) == fingerprint([torch.arange(6.0)])
+
+
+LORA = LoraConfig(parts=("vision", "language"), rank=2)
+
+
+def test_lora_moves_adapters_and_no_bit_of_the_weights_beside_them(tiny: ModuleType, run_dir: Path) -> None:
+    stage = tiny.tiny_stage(4, trainable=(), lora=LORA, drop_path_rate=0.0)
+    before = tiny.tiny_model().state_dict()
+    after = tiny.fit(run_dir, stage, tiny.TinyData(4, 2)).model.state_dict()
+    kept = {name.replace(".base_layer", ""): tensor for name, tensor in after.items() if "lora_" not in name}
+    assert kept.keys() == before.keys()
+    assert all(torch.equal(kept[name], tensor) for name, tensor in before.items())
+    moved = [tensor for name, tensor in after.items() if "lora_B" in name]
+    assert len(moved) == 2 * (6 + 7) and all(tensor.abs().sum() > 0 for tensor in moved)
+
+
+def test_a_lora_run_resumes_with_the_same_bits(tiny: ModuleType, tmp_path: Path) -> None:
+    stage = tiny.tiny_stage(6, trainable=("projector",), lora=LORA, drop_path_rate=0.0)
+    whole = tiny.fit(tmp_path / "whole", stage, tiny.TinyData(6, 1)).model.state_dict()
+    tiny.fit(tmp_path / "cut", stage, tiny.TinyData(6, 1))
+    (tmp_path / "cut" / "stages" / "stage2" / "step_00000006.ckpt").unlink()
+    resumed = tiny.fit(tmp_path / "cut", stage, tiny.TinyData(6, 1)).model.state_dict()
+    assert all(torch.equal(resumed[name], tensor) for name, tensor in whole.items())
+
+
+def test_a_part_with_adapters_says_so_and_keeps_its_dropout(tiny: ModuleType) -> None:
+    model = tiny.tiny_model()
+    stage = tiny.tiny_stage(1, trainable=("projector",), lora=LoraConfig(parts=("language",), rank=2))
+    apply_stage(model, stage)
+    vision, projector, language = describe_parts(model)
+    assert [line.split()[1] for line in (vision, projector, language)] == ["Frozen", "TRAINABLE", "LoRA"]
+    assert language.split()[2] == f"{sum(p.numel() for p in model.parameters() if p.ndim == 2 and 2 in p.shape):,}"
+    assert model.language_model.training and not model.vision_tower.training

@@ -17,9 +17,10 @@ import lightning as L
 import pytest
 import torch
 
+from internvl_lab.constants import STATE_KEY
 from internvl_lab.errors import ResumeError
 from internvl_lab.tracking import read_metrics
-from internvl_lab.training.resume import STATE_KEY, RunPosition, rewrite_loop_counters
+from internvl_lab.training.resume import RunPosition, rewrite_loop_counters
 
 
 def rows_without_times(run_dir: Path) -> dict[str, list[Any]]:

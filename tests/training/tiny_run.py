@@ -21,6 +21,7 @@ import torch
 from internvl_lab.config import (
     CallbacksConfig,
     LanguageConfig,
+    LoraConfig,
     ModelConfig,
     OptimizerConfig,
     PackingConfig,
@@ -31,13 +32,15 @@ from internvl_lab.config import (
 from internvl_lab.constants import IGNORE_INDEX
 from internvl_lab.data.batch import Batch
 from internvl_lab.data.weights import token_weights
-from internvl_lab.models import InternVL
+from internvl_lab.models import InternVL, gather_weights
 from internvl_lab.tracking import CsvLog, last_values
 from internvl_lab.training import (
+    FSDP2,
     InternVLModule,
     StopSignals,
     build_callbacks,
     find_resume,
+    fsdp2_strategy,
     loop_settings,
     silence_lightning,
 )
@@ -190,6 +193,7 @@ def build(
     devices: int = 1,
     callbacks: Any = (),
     signals: StopSignals | None = None,
+    strategy: str = "ddp",
     **settings: Any,
 ) -> L.Trainer:
     """Build the trainer of a tiny run as `run.py` does, with everything a real run has."""
@@ -197,11 +201,12 @@ def build(
     checkpoints = run_dir / "stages" / stage.name
     quiet = CallbacksConfig(progress_bar=False, hang_timeout_s=None)
     parts = build_callbacks(stage, PACKING, run_dir, checkpoints, settings=quiet, signals=signals, journal=True)
+    sharded = fsdp2_strategy(devices) if strategy == FSDP2 else None
     return L.Trainer(
         **loop_settings(stage, data.packs, devices),
         accelerator="cpu",
         devices=devices,
-        strategy="ddp" if devices > 1 else "auto",
+        strategy=sharded or (strategy if devices > 1 else "auto"),
         logger=[CsvLog(run_dir)],
         callbacks=[*callbacks, *parts],
         enable_progress_bar=False,
@@ -240,6 +245,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--packs", type=int, default=2)
     parser.add_argument("--devices", type=int, default=1)
+    parser.add_argument("--strategy", default="ddp")
+    parser.add_argument("--lora", action="store_true")
     parser.add_argument("--stop-after", type=int, default=0)
     parser.add_argument("--sleep", type=float, default=0.0)
     parser.add_argument("--drop-path", type=float, default=0.3)
@@ -249,7 +256,8 @@ def main() -> None:
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     logging.basicConfig(level=logging.WARNING)
-    stage = tiny_stage(chosen.steps, drop_path_rate=chosen.drop_path)
+    adapted: dict[str, Any] = {"trainable": ("projector",), "lora": LoraConfig(("language",), 4, dropout=0.0)}
+    stage = tiny_stage(chosen.steps, drop_path_rate=chosen.drop_path, **(adapted if chosen.lora else {}))
     share = chosen.packs // chosen.devices
 
     def make(pack: int) -> Batch:
@@ -262,14 +270,20 @@ def main() -> None:
     stop = [StopAfter(chosen.stop_after)] if chosen.stop_after else []
     slow = [Slow(chosen.sleep)] if chosen.sleep else []
     told = [Signalled(chosen.signal_rank, chosen.signal_step)] if chosen.signal_rank >= 0 else []
-    settings = {"devices": chosen.devices, "callbacks": [*slow, *stop, *told], "val_check_interval": 4 * share}
+    settings = {
+        "devices": chosen.devices,
+        "strategy": chosen.strategy,
+        "callbacks": [*slow, *stop, *told],
+        "val_check_interval": 4 * share,
+    }
     # at Adam's usual eps a gradient of rounding noise (key biases) moves a weight as far as a real one
     module = tiny_module(stage, eps=1e-4)
     signals = StopSignals()
     with signals.caught():
         fit(chosen.run_dir, stage, data, module, check_val_every_n_epoch=None, signals=signals, **settings)
+    weights = gather_weights(module.model)
     if module.global_rank == 0:
-        torch.save(module.model.state_dict(), chosen.run_dir / "final.pt")
+        torch.save(weights, chosen.run_dir / "final.pt")
         print(last_values(chosen.run_dir, ["tokens"]))
 
 

@@ -26,11 +26,18 @@ Inputs = dict[str, Tensor]
 _PAD_ID = 0
 
 
-def build_peer(model: InternVL) -> InternVLForConditionalGeneration:
-    """Build transformers' model with a copy of our weights, in our dtype, with its own SDPA attention."""
+def build_peer(model: InternVL, recompute: bool = False) -> InternVLForConditionalGeneration:
+    """Build transformers' model with a copy of our weights, in our dtype, with its own SDPA attention.
+
+    Args:
+        model: gives sizes and weights.
+        recompute: checkpoint the activations of all layers.
+    """
     config = InternVLConfig.from_dict(to_native_config(model, model.config.dtype))
     peer = InternVLForConditionalGeneration._from_config(config, dtype=model.dtype, attn_implementation="sdpa")
     peer.load_state_dict(native_tensors(model, PARTS))
+    if recompute:
+        peer.activation_checkpointing_enable({"use_reentrant": False})
     return peer  # type: ignore[no-any-return]
 
 

@@ -6,6 +6,7 @@
 | `padded`        | transformers' model and loss on padded batches in arrival order: what its Trainer runs        |
 | `length_sorted` | the same, batches of like length (`group_by_length`, with the whole set as one group)         |
 | `hf_packed`     | our packs in transformers' own packed forward (the mask it builds itself), logits everywhere  |
+| `recipe`        | the same with gradient checkpointing in all layers: the shape of the authors' recipe          |
 
 All start from the same weights and keep them: the learning rate is 0, which costs AdamW the same, so the losses of the
 measured passes themselves show that all variants compute the same thing. Speed is counted in real tokens (no padding)
@@ -106,26 +107,28 @@ def bench_step(workload: Workload, repeats: int = 3, seed: int = 0) -> Report:
 
 
 def build_variants(workload: Workload, samples: list[Sample], seed: int = 0) -> dict[str, Variant]:
-    """Build all variants over the same samples, `ours` first; the peers share one model and optimizer."""
+    """Build all variants over the same samples, `ours` first; peers share a model, but for the one that recomputes."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = InternVL(workload.model, workload.image_token_id).train()
     packs = pack_samples(samples, workload.pack_tokens, seed)
     variants = {"ours": _ours(model, packs)}
-    peer = peers.build_peer(model).train()
-    optimizer = _optimizer(peer)
+    plain, recomputing = (peers.build_peer(model, recompute).train() for recompute in (False, True))
+    optimizers = {id(peer): _optimizer(peer) for peer in (plain, recomputing)}
 
-    def variant(batches: list[list[Sample]], packed: bool, padding: float) -> Variant:
+    def variant(batches: list[list[Sample]], packed: bool, padding: float, peer: Any = plain) -> Variant:
         """Describe one peer over its batches."""
         to_inputs = peers.packed_inputs if packed else peers.padded_inputs
         # as many optimizer steps as ours, or small batches would pay for more of them
         groups = [batches[group[0] : group[-1] + 1] for group in _split(len(batches), len(packs))]
-        return Variant(peer, optimizer, [_peer_step(peer, group, to_inputs, model.dtype) for group in groups], padding)
+        steps = [_peer_step(peer, group, to_inputs, model.dtype) for group in groups]
+        return Variant(peer, optimizers[id(peer)], steps, padding)
 
     for name, sort in (("padded", False), ("length_sorted", True)):
         batches = peers.padded_batches(samples, workload.batch_size, sort)
         variants[name] = variant(batches, packed=False, padding=peers.padding_share(batches))
-    return variants | {"hf_packed": variant(packs, packed=True, padding=0.0)}
+    variants["hf_packed"] = variant(packs, packed=True, padding=0.0)
+    return variants | {"recipe": variant(packs, packed=True, padding=0.0, peer=recomputing)}
 
 
 def _ours(model: InternVL, packs: list[list[Sample]]) -> Variant:

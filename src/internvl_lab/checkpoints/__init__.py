@@ -1,6 +1,6 @@
 """Weights in and out: native and the authors' format, sources of a run, hand-over between stages."""
 
-from internvl_lab.checkpoints.convert import convert
+from internvl_lab.checkpoints.convert import convert, export_adapter
 from internvl_lab.checkpoints.handoff import (
     last_stage_weights,
     stage_dir,
@@ -16,6 +16,7 @@ from internvl_lab.checkpoints.processor import load_processor, save_processor
 __all__ = [
     "check_sources",
     "convert",
+    "export_adapter",
     "initialise",
     "last_stage_weights",
     "load_model",

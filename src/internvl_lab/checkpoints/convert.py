@@ -4,6 +4,7 @@ sources ─ open_source ─> names, shapes ─ check ─> plan ─ read, split o
                                          │
                                          └─ unexpected, missing, mis-shaped: one error before any data is read
 
+adapter   peft's, from the checkpoint of a LoRA stage
 native    transformers' InternVLForConditionalGeneration, and ours; some parts alone: native keys, our config.json
 official  the authors' `internvl_chat`; one part alone: an InternViT, a language model, or the projector
 """
@@ -21,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from internvl_lab.checkpoints.adapters import checkpoint_lora, open_adapter, save_adapter
 from internvl_lab.checkpoints.companions import (
     Companions,
     default_tiling,
@@ -90,6 +92,7 @@ def convert(
     *,
     allow_pickle: bool = False,
     dtype: str | None = None,
+    adapter: Path | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
     progress: bool = False,
 ) -> Path:
@@ -102,6 +105,7 @@ def convert(
         parts: parts to convert; none given = all that the sources have.
         allow_pickle: also read .bin, .pt and .pth.
         dtype: `float32` or `bfloat16`; None = as stored, to the bit.
+        adapter: folder of a LoRA adapter to merge into the weights.
         max_shard_bytes: most bytes of one output file.
         progress: show a bar.
     Returns:
@@ -115,7 +119,10 @@ def convert(
         raise CheckpointError(f"format {form!r} must be one of {', '.join(FORMATS)}")
     if dtype is not None and dtype not in _DTYPES:
         raise CheckpointError(f"dtype {dtype!r} must be one of {', '.join(_DTYPES)}")
-    job = _prepare([open_source(path, allow_pickle) for path in sources], parts, _DTYPES.get(dtype or ""))
+    opened = [open_source(path, allow_pickle) for path in sources]
+    if adapter is not None:
+        _merge(adapter, opened)
+    job = _prepare(opened, parts, _DTYPES.get(dtype or ""))
     if form == "official" and not job.is_whole and len(job.parts) > 1:
         raise CheckpointError(f"the authors' format holds one part or all three, not {' and '.join(job.parts)}")
     outputs = _native_outputs(job) if form == "native" else _official_outputs(job)
@@ -127,8 +134,34 @@ def convert(
         _write_companions(new, job, native=form == "native")
         facts = {"parts": list(job.parts), "dtype": name, "format": form, "weights_sha256": sha256_of(new)}
         origins = {part: str(source.path) for part, source in job.sources.items()}
-        write_json(new / PROVENANCE_FILE, {"converted_from": origins, **facts})
+        merged = {} if adapter is None else {"adapter": str(adapter)}
+        write_json(new / PROVENANCE_FILE, {"converted_from": origins, **merged, **facts})
     return out
+
+
+def export_adapter(checkpoint: Path, out: Path) -> Path:
+    """Write the adapters in the checkpoint of a LoRA stage as peft reads them.
+
+    Args:
+        checkpoint: a resumable checkpoint, plain or sharded.
+        out: appears whole; replaced if it exists.
+    Raises:
+        CheckpointError: it holds no adapters.
+    """
+    source = open_source(checkpoint)
+    if not source.adapters:
+        raise CheckpointError(f"{checkpoint} holds no adapters: they are in the checkpoints of a LoRA stage")
+    return save_adapter(source.adapters, checkpoint_lora(checkpoint), out)
+
+
+def _merge(adapter: Path, sources: Sequence[Source]) -> None:
+    """Add the adapters of a folder to the sources that hold their weights."""
+    adapters = open_adapter(adapter)
+    found = {key for source in sources for key in source.add(adapters)}
+    if lost := [key for key in adapters if key not in found]:
+        raise CheckpointError(
+            f"{adapter}: {len(lost)} adapters belong to weights that are not there: {', '.join(lost[:10])}"
+        )
 
 
 def _prepare(sources: Sequence[Source], parts: Collection[str], dtype: torch.dtype | None) -> _Job:

@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from internvl_lab.checkpoints.files import read_json, write_json
 from internvl_lab.checkpoints.native import save_model
 from internvl_lab.checkpoints.tensors import PROVENANCE_FILE, has_weights
@@ -48,6 +50,7 @@ def write_stage(
     dtype: str | None = None,
     template: ChatTemplate | None = None,
     tiling: TilingConfig | None = None,
+    weights: Mapping[str, Tensor] | None = None,
 ) -> Path:
     """Save the weights a stage ends with, then mark the stage as done.
 
@@ -58,13 +61,14 @@ def write_stage(
         provenance: from `stage_provenance`.
         dtype: `float32` or `bfloat16`; None = as the parameters are.
         template, tiling: when both are given, the processor is saved too.
+        weights: of any shape, from `gather_weights`, where the model is sharded; None = gathered here.
     Returns:
         The folder with the weights.
     """
-    weights = stage_dir(run_dir, stage) / "weights"
-    save_model(model, weights, provenance, dtype, template, tiling)
-    write_json(weights.parent / DONE_FILE, read_json(weights / PROVENANCE_FILE))
-    return weights
+    folder = stage_dir(run_dir, stage) / "weights"
+    save_model(model, folder, provenance, dtype, template, tiling, weights)
+    write_json(folder.parent / DONE_FILE, read_json(folder / PROVENANCE_FILE))
+    return folder
 
 
 def stage_done(run_dir: Path, stage: str) -> bool:

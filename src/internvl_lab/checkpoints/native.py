@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
 from internvl_lab.checkpoints import official
 from internvl_lab.checkpoints.configs import OUR_KEY, check_switches, from_native_config, our_fields, to_native_config
@@ -29,13 +30,14 @@ from internvl_lab.checkpoints.tensors import (
     WEIGHTS_FILE,
     check_fit,
     copy_into,
+    native_name,
     native_tensors,
     sha256_of,
 )
 from internvl_lab.config import ModelConfig, TilingConfig
 from internvl_lab.constants import PARTS
 from internvl_lab.errors import CheckpointError
-from internvl_lab.models import InternVL
+from internvl_lab.models import InternVL, gather_weights, part_of
 from internvl_lab.text import ChatTemplate
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -48,8 +50,9 @@ def save_model(
     dtype: str | None = None,
     template: ChatTemplate | None = None,
     tiling: TilingConfig | None = None,
+    weights: Mapping[str, Tensor] | None = None,
 ) -> Path:
-    """Save all parts; `AutoModelForImageTextToText.from_pretrained(folder)` loads them as well.
+    """Save all parts, adapters merged; `AutoModelForImageTextToText.from_pretrained(folder)` loads them as well.
 
     Args:
         model: the model.
@@ -57,14 +60,16 @@ def save_model(
         provenance: JSON-able facts: what was trained, from which weights.
         dtype: `float32` or `bfloat16`; None = as the parameters are.
         template, tiling: when both are given, the processor is saved too.
+        weights: of any shape, from `gather_weights`, where the model is sharded; None = gathered here.
     Returns:
         The folder.
     Raises:
         CheckpointError: an unknown dtype.
     """
     name = dtype or _name(model.dtype)
+    weights = gather_weights(model) if weights is None else weights
     with new_folder(folder) as new:
-        _write(new, model, PARTS, name, to_native_config(model, name), provenance)
+        _write(new, weights, PARTS, name, to_native_config(model, name), provenance)
         if template is not None and tiling is not None:
             save_processor(new, template, tiling)
     return folder
@@ -83,7 +88,7 @@ def save_part(
     name = dtype or _name(model.dtype)
     config = {OUR_KEY: our_fields(model.config, name) | {"part": part, "image_token_id": model.image_token_id}}
     with new_folder(folder) as new:
-        _write(new, model, (part,), name, config, provenance)
+        _write(new, gather_weights(model), (part,), name, config, provenance)
     return folder
 
 
@@ -155,7 +160,7 @@ def _name(dtype: torch.dtype) -> str:
 
 def _write(
     folder: Path,
-    model: InternVL,
+    weights: Mapping[str, Tensor],
     parts: Collection[str],
     dtype: str,
     config: Mapping[str, Any],
@@ -165,8 +170,9 @@ def _write(
     if dtype not in _DTYPES:
         raise CheckpointError(f"dtype {dtype!r} must be one of {', '.join(_DTYPES)}")
     tensors = {
-        name: tensor.detach().to("cpu", _DTYPES[dtype]).contiguous()
-        for name, tensor in native_tensors(model, parts).items()
+        native_name(name): tensor.to(_DTYPES[dtype]).contiguous()
+        for name, tensor in weights.items()
+        if part_of(name) in parts
     }
     save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
     write_json(folder / CONFIG_FILE, config)

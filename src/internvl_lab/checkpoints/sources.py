@@ -1,7 +1,7 @@
 """One reader for every source of weights: names and shapes at once, data one tensor at a time.
 
     authors' format, transformers', ours      whole, or a part alone, in one file or in shards
-    a checkpoint of a stage, plain or sharded    ──open_source──>   Source: native key -> shape, tensor
+    a checkpoint of a stage, plain or sharded    ──open_source──>   Source: native key -> shape, tensor (LoRA merged)
     a language model, an InternViT, a projector alone
 
 Whoever takes weights in goes through here: `init_from`, `load_model` and `convert`.
@@ -15,6 +15,13 @@ from pathlib import Path
 
 from torch import Tensor
 
+from internvl_lab.checkpoints.adapters import (
+    LowRank,
+    StoredTensor,
+    checkpoint_lora,
+    pair_up,
+    without_base_mark,
+)
 from internvl_lab.checkpoints.names import OFFICIAL_ROOTS, root_of, to_native
 from internvl_lab.checkpoints.official import IMAGE_TOKEN_FROM_END
 from internvl_lab.checkpoints.settings import Settings, read_settings
@@ -22,8 +29,8 @@ from internvl_lab.checkpoints.storage import TensorFile, open_files
 from internvl_lab.checkpoints.vocabulary import EMBEDDINGS, HEAD, Vocabulary, plan_vocabulary
 from internvl_lab.config import LanguageConfig
 from internvl_lab.constants import PARTS
-from internvl_lab.errors import ConfigError
-from internvl_lab.models import part_of
+from internvl_lab.errors import CheckpointError, ConfigError
+from internvl_lab.models import is_adapter, part_of
 
 _PART_OF_WORD = {root.rstrip("."): part for part, root in OFFICIAL_ROOTS.items()}
 
@@ -50,6 +57,7 @@ class Source:
         root: what stored names lack in front.
         language: how many heads a fused `wqkv` has.
         vocabulary: what becomes of the tables of a language model published alone.
+        adapters: native key of a weight to the adapter that is added when it is read.
     """
 
     def __init__(
@@ -60,8 +68,10 @@ class Source:
         root: str,
         language: LanguageConfig | None,
         vocabulary: Vocabulary | None,
+        adapters: Mapping[str, LowRank],
     ) -> None:
         self.path, self.settings = path, settings
+        self.adapters = dict(adapters)
         self._entries, self._root, self._language, self._vocabulary = entries, root, language, vocabulary
         self._last_name, self._last = "", list[tuple[str, Tensor]]()
 
@@ -85,7 +95,21 @@ class Source:
             self._last = to_native(self._root + entry.stored_name, stored, self._language)
             self._last_name = entry.stored_name
         tensor = self._last[entry.index][1]
-        return tensor if self._vocabulary is None else self._vocabulary.fit(key, tensor)
+        if self._vocabulary is not None:
+            tensor = self._vocabulary.fit(key, tensor)
+        return self.adapters[key].add_to(tensor) if key in self.adapters else tensor
+
+    def add(self, adapters: Mapping[str, LowRank]) -> list[str]:
+        """Add those adapters whose weights this source holds; return their keys.
+
+        Raises:
+            CheckpointError: the weights have adapters of their own already.
+        """
+        mine = [key for key in adapters if key in self._entries]
+        if mine and self.adapters:
+            raise CheckpointError(f"{self.path} holds adapters already: merge those first")
+        self.adapters |= {key: adapters[key] for key in mine}
+        return mine
 
     def tensors(self, parts: Collection[str]) -> Iterator[tuple[str, Tensor]]:
         """Yield (native key, tensor of any shape), one at a time."""
@@ -114,6 +138,10 @@ def open_source(path: Path, allow_pickle: bool = False, language: LanguageConfig
             for index, (key, part) in enumerate(to_native(root + name, shape, language)):
                 unique = key if key not in entries else f"{name} (a second {key})"
                 entries[unique] = Entry(file, name, index, part)
+    adapters: dict[str, LowRank] = {}
+    if stored := {key: StoredTensor(e.file, e.stored_name) for key, e in entries.items() if is_adapter(key)}:
+        adapters = pair_up(stored, checkpoint_lora(path).scaling, str(path))
+        entries = {without_base_mark(key): entry for key, entry in entries.items() if key not in stored}
     if settings.is_tied and EMBEDDINGS in entries and HEAD not in entries:
         entries[HEAD] = entries[EMBEDDINGS]
     vocabulary = None
@@ -123,7 +151,7 @@ def open_source(path: Path, allow_pickle: bool = False, language: LanguageConfig
             if key in entries and tuple(entries[key].shape.shape[:1]) == (settings.language.vocab_size,):
                 entries[key] = replace(entries[key], shape=vocabulary.fit(key, entries[key].shape))
         settings = _extended(settings, settings.language, vocabulary)
-    return Source(path, settings, entries, root, language, vocabulary)
+    return Source(path, settings, entries, root, language, vocabulary, adapters)
 
 
 def _extended(settings: Settings, language: LanguageConfig, vocabulary: Vocabulary) -> Settings:

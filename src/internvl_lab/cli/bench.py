@@ -1,4 +1,4 @@
-"""`bench`: measure one training step, or the loss head alone, against named peers on one CPU thread."""
+"""`bench`: measure a training step, the loss head or packed attention against named peers on one CPU thread."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the measurements `step` and `head` with their options."""
-    measurements = parser.add_subparsers(dest="measurement", required=True, metavar="step|head")
+    """Add the measurements `step`, `head` and `attention` with their options."""
+    measurements = parser.add_subparsers(dest="measurement", required=True, metavar="step|head|attention")
     step = measurements.add_parser("step", help="a training step against transformers' padded and packed steps")
     step.add_argument("--size", default="small", choices=("small", "tiny"), help="tiny is for tests")
     step.add_argument("--samples", type=int, help="default: the size's own")
@@ -21,7 +21,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     head.add_argument("--vocab-size", type=int, default=151674)
     head.add_argument("--hidden-size", type=int, default=896)
     head.add_argument("--supervised", type=float, default=0.15, help="share of rows with a label")
-    for measurement in (step, head):
+    attention = measurements.add_parser("attention", help="packed attention: the backend `auto` against all others")
+    attention.add_argument("--tokens", type=int, default=2048, help="of a pack")
+    attention.add_argument("--samples", type=int, default=16, help="in a pack, of random lengths")
+    attention.add_argument("--heads", type=int, default=4)
+    attention.add_argument("--key-value-heads", type=int, default=2)
+    attention.add_argument("--head-size", type=int, default=64)
+    for measurement in (step, head, attention):
         measurement.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
         measurement.add_argument("--repeats", type=int, default=3)
         measurement.add_argument("--seed", type=int, default=0)
@@ -38,7 +44,7 @@ def execute(args: argparse.Namespace) -> None:
 
     if args.repeats < 1:
         raise ConfigError("--repeats must be at least 1")
-    report = _step(args) if args.measurement == "step" else _head(args)
+    report = {"step": _step, "head": _head, "attention": _attention}[args.measurement](args)
     if args.json:  # first, so that a terminal's trouble cannot lose a measurement
         write_json(report, args.json)
     console = Console()
@@ -65,3 +71,10 @@ def _head(args: argparse.Namespace) -> Report:
 
     setting = HeadSetting(args.rows, args.vocab_size, args.hidden_size, args.supervised, args.dtype)
     return bench_head(setting, args.repeats, args.seed)
+
+
+def _attention(args: argparse.Namespace) -> Report:
+    from internvl_lab.bench import AttentionSetting, bench_attention
+
+    setting = AttentionSetting(args.tokens, args.samples, args.heads, args.key_value_heads, args.head_size, args.dtype)
+    return bench_attention(setting, args.repeats, args.seed)

@@ -29,10 +29,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder; appears whole, replaces an older one")
     parser.add_argument(
         "--format",
-        choices=("native", "official"),
+        choices=("native", "official", "adapter"),
         required=True,
-        help="native: transformers and internvl-lab; official: what VLMEvalKit, vLLM, LMDeploy and SGLang load",
+        help="native: transformers and internvl-lab; official: what VLMEvalKit, vLLM, LMDeploy and SGLang load; "
+        "adapter: the adapters alone, for peft, from one step_*.ckpt of a LoRA stage",
     )
+    parser.add_argument("--adapter", type=Path, help="folder of a LoRA adapter (peft) to merge into the weights")
     parser.add_argument("--parts", help="comma-separated: vision,projector,language; default: all that are there")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="default: as stored, to the bit")
     parser.add_argument("--max-shard-gb", type=float, default=5.0, help="most GB of one output file (%(default)s)")
@@ -45,16 +47,21 @@ def execute(args: argparse.Namespace) -> None:
     """Convert and log where to."""
     from rich.console import Console
 
-    from internvl_lab.checkpoints import convert, locate
+    from internvl_lab.checkpoints import convert, export_adapter, locate
 
     log = logging.getLogger(__name__)
+    sources = [locate(source) for source in args.sources]
+    if args.format == "adapter":
+        log.info("%s: adapter for peft", export_adapter(sources[0], args.out))
+        return
     out = convert(
-        [locate(source) for source in args.sources],
+        sources,
         args.out,
         args.format,
         tuple(args.parts.split(",")) if args.parts else (),
         allow_pickle=args.allow_pickle,
         dtype=args.dtype,
+        adapter=args.adapter,
         max_shard_bytes=int(args.max_shard_gb * BYTES_PER_GB),
         progress=Console().is_terminal,
     )

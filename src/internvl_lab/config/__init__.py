@@ -17,7 +17,7 @@ from internvl_lab.config.run import (
     ScaleConfig,
     SweepConfig,
 )
-from internvl_lab.config.stage import OptimizerConfig, RecipeConfig, SchedulerConfig, StageConfig
+from internvl_lab.config.stage import LoraConfig, OptimizerConfig, RecipeConfig, SchedulerConfig, StageConfig
 
 __all__ = [
     "CallbacksConfig",
@@ -26,6 +26,7 @@ __all__ = [
     "InitConfig",
     "JpegConfig",
     "LanguageConfig",
+    "LoraConfig",
     "MiniworldConfig",
     "ModelConfig",
     "OptimizerConfig",

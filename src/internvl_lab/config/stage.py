@@ -8,6 +8,35 @@ from internvl_lab.config.checks import above_zero, at_least, share
 from internvl_lab.constants import PARTS
 from internvl_lab.errors import ConfigError
 
+ADAPTED_PARTS = ("vision", "language")
+"""Parts that LoRA can adapt; the projector is small enough to train in full."""
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """Train low-rank adapters inside frozen parts. Source of the defaults: spec section 3, second fine-tuning."""
+
+    parts: tuple[str, ...] = ()
+    """Parts (`vision`, `language`) whose linear layers get adapters; empty = no LoRA."""
+    rank: int = 16
+    alpha: float | None = None
+    """Adapters count alpha / rank; null = twice the rank, as the authors set it."""
+    dropout: float = 0.05
+    """Share of an adapter's inputs that is dropped in training."""
+
+    def __post_init__(self) -> None:
+        """Refuse parts without linear layers to adapt, empty adapters and impossible rates."""
+        if unknown := sorted(set(self.parts) - set(ADAPTED_PARTS)):
+            raise ConfigError(f"stage.lora.parts: {unknown[0]!r} must be one of {', '.join(ADAPTED_PARTS)}")
+        at_least(self, "stage.lora", 1, "rank")
+        above_zero(self, "stage.lora", "alpha")
+        share(self, "stage.lora", "dropout", below_one=True)
+
+    @property
+    def scaling(self) -> float:
+        """Return what an adapter's output is multiplied with."""
+        return 2.0 if self.alpha is None else self.alpha / self.rank
+
 
 @dataclass(frozen=True)
 class StageConfig:
@@ -16,6 +45,8 @@ class StageConfig:
     name: str = "stage1"
     trainable: tuple[str, ...] = ("projector",)
     """Parts that train, of `vision`, `projector`, `language`; all others are frozen."""
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    """Adapters inside frozen parts."""
     mixture: str = "pretrain"
     """Key in `data.mixtures`."""
     max_steps: int = 1000
@@ -45,13 +76,23 @@ class StageConfig:
         unknown = (set(self.trainable) | set(self.gradient_checkpointing)) - set(PARTS)
         if unknown:
             raise ConfigError(f"stage {self.name}: unknown part {sorted(unknown)[0]!r}; parts are {', '.join(PARTS)}")
-        if not self.trainable:
+        if not self.trainable and not self.lora.parts:
             raise ConfigError(f"stage {self.name}: stage.trainable is empty, nothing would train")
+        if both := sorted(set(self.trainable) & set(self.lora.parts)):
+            raise ConfigError(
+                f"stage {self.name}: {both[0]} is in stage.trainable and in stage.lora.parts; "
+                "adapters need a frozen part"
+            )
         prefix = f"stage {self.name}: stage"
         at_least(self, prefix, 1, "max_steps", "packs_per_step", "checkpoint_every")
         at_least(self, prefix, 0, "learning_rate", "warmup_steps", "weight_decay")
         share(self, prefix, "warmup_ratio")
         share(self, prefix, "drop_path_rate", below_one=True)
+
+    @property
+    def learns(self) -> str:
+        """Say in words what trains."""
+        return ", ".join([*self.trainable, *(f"LoRA of {part}" for part in self.lora.parts)])
 
     @property
     def num_warmup_steps(self) -> int:

@@ -1,5 +1,14 @@
 """The model: plain torch and transformers, no Lightning, no Hydra, no data."""
 
+from internvl_lab.models.adapters import (
+    BASE_MARK,
+    add_adapters,
+    add_low_rank,
+    gather_weights,
+    is_adapter,
+    peft_config,
+    whole,
+)
 from internvl_lab.models.attention import BACKENDS, TILE_BACKENDS, Backend, check_tiles, resolve
 from internvl_lab.models.flops import pack_cost, step_flops
 from internvl_lab.models.internvl import PART_OF_MODULE, InternVL, part_of
@@ -11,21 +20,28 @@ from internvl_lab.models.vision import build_vision, set_drop_path
 
 __all__ = [
     "BACKENDS",
+    "BASE_MARK",
     "PART_OF_MODULE",
     "TILE_BACKENDS",
     "Backend",
     "InternVL",
     "TokenLosses",
+    "add_adapters",
+    "add_low_rank",
     "build_language",
     "build_on_meta",
     "build_projector",
     "build_vision",
     "check_tiles",
     "count_parameters",
+    "gather_weights",
+    "is_adapter",
     "pack_cost",
     "part_of",
+    "peft_config",
     "pixel_unshuffle",
     "resolve",
     "set_drop_path",
     "step_flops",
+    "whole",
 ]

@@ -52,6 +52,7 @@ def step_flops(
     tiles: float,
     supervised_rows: float,
     trainable: Collection[str],
+    adapted: Collection[str] = (),
     causal: bool = True,
 ) -> float:
     """Count the operations of forward and backward of one pack, or of many added up.
@@ -63,11 +64,12 @@ def step_flops(
         tiles: N.
         supervised_rows: positions with a label.
         trainable: parts that train; empty = a forward only.
+        adapted: frozen parts with adapters inside, whose own operations (below 1 %) are left out.
         causal: count half the square (what is required); false counts what dense kernels do.
     """
     per_token, per_square, per_row = language_flops(config, causal)
-    per_tile = _tile_cost(config, trainable)
-    weights, scores = _factors("language", trainable)
+    per_tile = _tile_cost(config, trainable, adapted)
+    weights, scores = _factors("language", trainable, adapted)
     return (
         tokens * weights * per_token
         + sum_sq * scores * per_square
@@ -76,26 +78,29 @@ def step_flops(
     )
 
 
-def pack_cost(config: ModelConfig, trainable: Collection[str]) -> tuple[float, float, float]:
+def pack_cost(
+    config: ModelConfig, trainable: Collection[str], adapted: Collection[str] = ()
+) -> tuple[float, float, float]:
     """Return (a, b, c) of the cost a * tokens + b * sum of squared sample lengths + c * tiles, in operations.
 
     The head is left out: how many rows are supervised is unknown before a sample is read.
     """
     per_token, per_square, _ = language_flops(config)
-    weights, scores = _factors("language", trainable)
-    return weights * per_token, scores * per_square, _tile_cost(config, trainable)
+    weights, scores = _factors("language", trainable, adapted)
+    return weights * per_token, scores * per_square, _tile_cost(config, trainable, adapted)
 
 
-def _tile_cost(config: ModelConfig, trainable: Collection[str]) -> float:
+def _tile_cost(config: ModelConfig, trainable: Collection[str], adapted: Collection[str]) -> float:
     """Count forward and backward of encoder and projector for one tile."""
     patches, products, squares = vision_flops(config)
-    weights, scores = _factors("vision", trainable)
+    weights, scores = _factors("vision", trainable, adapted)
     encoder = min(weights, 2) * patches + weights * products + scores * squares
-    return encoder + _factors("projector", trainable)[0] * projector_flops(config)
+    return encoder + _factors("projector", trainable, adapted)[0] * projector_flops(config)
 
 
-def _factors(part: str, trainable: Collection[str]) -> tuple[int, int]:
+def _factors(part: str, trainable: Collection[str], adapted: Collection[str]) -> tuple[int, int]:
     """Return how many forwards a part costs: (its matrix products, its attention scores)."""
     trains = part in trainable
-    below = any(name in trainable for name in PARTS[: PARTS.index(part)])
-    return 1 + (2 if trains else int(below)), 3 if trains or below else 1
+    below = any(name in trainable or name in adapted for name in PARTS[: PARTS.index(part)])
+    passes = below or part in adapted
+    return 1 + (2 if trains else int(passes)), 3 if trains or passes else 1

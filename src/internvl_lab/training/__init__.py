@@ -9,6 +9,7 @@ from internvl_lab.training.module import InternVLModule
 from internvl_lab.training.pack_monitor import PackMonitor
 from internvl_lab.training.progress import StageProgressBar
 from internvl_lab.training.resume import silence_lightning
+from internvl_lab.training.sharding import FSDP2, fsdp2_strategy
 from internvl_lab.training.slurm import requeue_job, slurm_plugins
 from internvl_lab.training.source_loss import SourceLossMonitor
 from internvl_lab.training.stop import RunStopped, StopOnRequest, StopSignals
@@ -17,6 +18,7 @@ from internvl_lab.training.trainer import accumulation_of, build_callbacks, loop
 from internvl_lab.training.watchdog import Watchdog
 
 __all__ = [
+    "FSDP2",
     "InternVLModule",
     "Journal",
     "MetricsWriter",
@@ -36,6 +38,7 @@ __all__ = [
     "build_callbacks",
     "describe_parts",
     "find_resume",
+    "fsdp2_strategy",
     "loop_settings",
     "position_of",
     "requeue_job",

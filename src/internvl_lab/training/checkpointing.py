@@ -17,9 +17,9 @@ from typing import Any
 import lightning as L
 import torch
 
+from internvl_lab.constants import STATE_KEY
 from internvl_lab.errors import CheckpointError
 from internvl_lab.training.module import as_step_module
-from internvl_lab.training.resume import STATE_KEY
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import lightning as L
 import torch
@@ -18,10 +18,8 @@ from torch.optim import Optimizer
 
 from internvl_lab.config import StageConfig
 from internvl_lab.errors import CheckpointError, InternVLLabError
+from internvl_lab.models import InternVL, add_adapters, is_adapter, whole
 from internvl_lab.training.module import as_step_module
-
-if TYPE_CHECKING:
-    from internvl_lab.models import InternVL
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +28,7 @@ _CHUNK = 1 << 22
 
 
 class StageFreezing(L.Callback):
-    """Apply a stage's trainable parts, drop path rate and gradient checkpointing to the model.
+    """Apply a stage's trainable parts, adapters, drop path rate and gradient checkpointing to the model.
 
     Applied in `setup`, so before the optimizer is built and before DDP or FSDP wrap the model; verified when
     training starts, which is after a checkpoint has been restored.
@@ -80,7 +78,9 @@ class StageFreezing(L.Callback):
 
     def _frozen_fingerprints(self, model: InternVL) -> dict[str, int]:
         frozen = ((name, part) for name, part in model.parts().items() if name not in self.stage.trainable)
-        return {name: fingerprint(part.parameters()) for name, part in frozen}
+        return {
+            name: fingerprint(p for key, p in part.named_parameters() if not is_adapter(key)) for name, part in frozen
+        }
 
     def _compare(self, current: dict[str, int], when: str) -> None:
         expected, self._fingerprints = self._fingerprints or current, current
@@ -98,23 +98,31 @@ class StageFreezing(L.Callback):
 
 
 def apply_stage(model: InternVL, stage: StageConfig) -> None:
-    """Set `requires_grad`, modes, drop path rate and gradient checkpointing as the stage says."""
+    """Add adapters, set `requires_grad`, modes, drop path rate and gradient checkpointing as the stage says."""
+    add_adapters(model, stage.lora)
     for name, part in model.parts().items():
-        part.requires_grad_(name in stage.trainable)
+        for key, parameter in part.named_parameters():
+            parameter.requires_grad_(_trains(stage, name, key))
     model.set_drop_path(stage.drop_path_rate)
     model.set_gradient_checkpointing(stage.gradient_checkpointing)
     model.train()
     keep_in_eval(eval_modules(model, stage))
 
 
+def _trains(stage: StageConfig, part: str, name: str) -> bool:
+    """Say whether a stage trains a parameter: all of a trainable part, of others the adapters alone."""
+    return part in stage.trainable or is_adapter(name)
+
+
 def eval_modules(model: InternVL, stage: StageConfig) -> list[nn.Module]:
     """Return the modules that a stage keeps in eval mode: those of the frozen parts, if it wants that.
 
     A frozen language model under gradient checkpointing stays in train mode: transformers recomputes in train
-    mode only, and without dropout the mode changes nothing else.
+    mode only, and without dropout the mode changes nothing else. So does a part with adapters, for their dropout.
     """
     recomputed = {"language"} & set(stage.gradient_checkpointing)
-    names = set(model.parts()) - set(stage.trainable) - recomputed if stage.frozen_eval else set()
+    trained = set(stage.trainable) | set(stage.lora.parts)
+    names = set(model.parts()) - trained - recomputed if stage.frozen_eval else set()
     return [module for name, part in model.parts().items() if name in names for module in _roots(part)]
 
 
@@ -138,20 +146,20 @@ def verify(model: InternVL, stage: StageConfig, optimizers: Iterable[Optimizer])
     """
     optimized = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
     for part_name, part in model.parts().items():
-        wanted = part_name in stage.trainable
         for name, parameter in part.named_parameters():
+            wanted = _trains(stage, part_name, name)
             if parameter.requires_grad != wanted or (id(parameter) in optimized) != wanted:
                 state = "must train but does not" if wanted else "must be frozen but is not"
                 raise InternVLLabError(f"stage {stage.name}: parameter {part_name}: {name} {state}")
 
 
 def describe_parts(model: InternVL) -> list[str]:
-    """Return one line per part: name, Frozen or TRAINABLE, and how many of its parameters train."""
+    """Return one line per part: name, Frozen, TRAINABLE or LoRA, and how many of its parameters train."""
     lines = []
     for name, part in model.parts().items():
         total = sum(p.numel() for p in part.parameters())
         training = sum(p.numel() for p in part.parameters() if p.requires_grad)
-        state = "TRAINABLE" if training else "Frozen"
+        state = "TRAINABLE" if training == total else "LoRA" if training else "Frozen"
         lines.append(f"{name:<10} {state:<10} {training:>13,} of {total:>13,} parameters train")
     return lines
 
@@ -167,9 +175,9 @@ def fingerprint(parameters: Iterable[Tensor]) -> int:
     """
     mixed = 0
     for parameter in parameters:
-        whole = parameter.full_tensor() if hasattr(parameter, "full_tensor") else parameter
-        width = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[whole.element_size()]
-        bits = whole.detach().contiguous().view(width)
+        gathered = whole(parameter)
+        width = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[gathered.element_size()]
+        bits = gathered.detach().contiguous().view(width)
         mixed = (mixed * 1_000_003 + int(_weighted_sum(bits.flatten()).item())) % (1 << 64)
     return mixed
 

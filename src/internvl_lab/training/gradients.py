@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from internvl_lab.models import whole
+
 
 def parameters_with_gradient(optimizer: Optimizer) -> list[Tensor]:
     """Return the optimizer's parameters (any shape) that have a gradient, in the optimizer's order."""
@@ -22,9 +24,7 @@ def global_norm(parameters: Iterable[Tensor]) -> Tensor:
     gradients = [p.grad for p in parameters if p.grad is not None]
     if not gradients:
         return torch.zeros(())
-    norm = torch.nn.utils.get_total_norm(gradients)
-    full_tensor = getattr(norm, "full_tensor", None)  # a DTensor under FSDP2
-    return norm if full_tensor is None else full_tensor()
+    return whole(torch.nn.utils.get_total_norm(gradients))
 
 
 def scale(parameters: Iterable[Tensor], factor: float) -> None:

@@ -19,13 +19,15 @@ import torch
 from torch import Tensor
 
 from internvl_lab.config import OptimizerConfig, SchedulerConfig, StageConfig
+from internvl_lab.constants import LORA_KEY, STATE_KEY
 from internvl_lab.data.batch import Batch
 from internvl_lab.training import gradients
 from internvl_lab.training.guard import StepGuard
 from internvl_lab.training.losses import StepResult, StepTotals
 from internvl_lab.training.optim import build_optimizer, build_scheduler, group_rates
 from internvl_lab.training.randomness import pack_number, reseed
-from internvl_lab.training.resume import STATE_KEY, RunPosition, rewrite_loop_counters
+from internvl_lab.training.resume import RunPosition, rewrite_loop_counters
+from internvl_lab.training.sharding import shard
 
 if TYPE_CHECKING:
     from internvl_lab.models import InternVL
@@ -76,6 +78,11 @@ class InternVLModule(L.LightningModule):
     def ends_step(self, batch_idx: int) -> bool:
         """Say whether the optimizer steps after this batch."""
         return (batch_idx + 1) % self.accumulation == 0
+
+    def configure_model(self) -> None:
+        """Shard the model where the strategy brings a device mesh (FSDP2), after the stage has been applied."""
+        if self.device_mesh is not None:
+            shard(self.model, self.device_mesh["data_parallel"], str(self.trainer.precision))
 
     def configure_optimizers(self) -> Any:
         """Build AdamW and the schedule, which advances once per optimizer step."""
@@ -186,8 +193,9 @@ class InternVLModule(L.LightningModule):
         return RunPosition(self.stage.name, self.seed, self.accumulation * self.trainer.world_size)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what the checkpoint belongs to and the guard's counts."""
-        checkpoint[STATE_KEY] = {**vars(self._position), **self.guard.state_dict()}
+        """Add what the checkpoint belongs to, the guard's counts, and how adapters count, for whoever merges them."""
+        lora = {LORA_KEY: vars(self.stage.lora)} if self.stage.lora.parts else {}
+        checkpoint[STATE_KEY] = {**vars(self._position), **self.guard.state_dict(), **lora}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Check that the checkpoint belongs here, and make Lightning's counters fit this run's ranks.

@@ -19,9 +19,6 @@ from typing import Any
 
 from internvl_lab.errors import ResumeError
 
-STATE_KEY = "internvl_lab"
-"""Where our own state lies in a checkpoint."""
-
 
 @dataclass(frozen=True)
 class RunPosition:
