@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 MINIWORLD_PREFIX = "miniworld:"
 VAL_MIXTURE = "val"
 
-OWN_TRAINER_KEYS = ("num_threads",)
+OWN_TRAINER_KEYS = ("num_threads", "compile_backend")
 """Keys of the `trainer` group that are ours, not Lightning's."""
 
 

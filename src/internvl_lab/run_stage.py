@@ -83,6 +83,7 @@ class StageRunner:
             config.seed,
             source_names=tuple(config.data.mixtures[stage.mixture]),
             flops_fn=count_flops(config, stage),
+            compile_backend=config.trainer.get("compile_backend"),
         )
         trainer = self._trainer(stage, checkpoints, step_offset)
         self._announce(stage, resume)

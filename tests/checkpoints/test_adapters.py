@@ -12,11 +12,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText
 
-from internvl_lab.checkpoints import convert, export_adapter, load_model, save_model
+from internvl_lab.checkpoints import convert, export_adapter, load_model, resolve_source, save_model
 from internvl_lab.checkpoints.adapters import ADAPTER_CONFIG_FILE, ADAPTER_FILE, open_adapter
 from internvl_lab.config import LoraConfig, ModelConfig
 from internvl_lab.constants import LORA_KEY, STATE_KEY
-from internvl_lab.errors import CheckpointError
+from internvl_lab.errors import CheckpointError, MissingWeightsError
 from internvl_lab.models import InternVL, add_adapters
 
 MakeModel = Callable[..., InternVL]
@@ -123,6 +123,12 @@ def test_lora_on_merged_lora_starts_from_the_merged_model(live: InternVL, checkp
     again = load_model(convert([checkpoint], tmp_path / "merged", "native"))
     add_adapters(again, LORA)
     assert_same(again, live)
+
+
+def test_a_run_cannot_start_from_an_adapter_alone(checkpoint: Path, tmp_path: Path) -> None:
+    folder = export_adapter(checkpoint, tmp_path / "adapter")
+    with pytest.raises(MissingWeightsError, match="holds a LoRA adapter and no weights: merge it"):
+        resolve_source(str(folder))
 
 
 def broken(folder: Path, **fields: Any) -> None:

@@ -54,6 +54,7 @@ def test_limits_themselves_and_null_pass():
         ({"devices": [0, -1]}, r"trainer\.devices"),
         ({"num_nodes": None}, r"trainer\.num_nodes"),
         ({"num_threads": 0}, r"trainer\.num_threads=0"),
+        ({"compile_backend": True}, r"trainer\.compile_backend=True must be null or a backend"),
         ({"max_steps": 3}, r"trainer\.max_steps is set by every stage; use max_steps_per_stage"),
         ({"callbacks": []}, r"trainer\.callbacks"),
     ],

@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -201,3 +202,26 @@ def test_sigterm_at_a_random_step(tiny_command: list[str], tmp_path: Path) -> No
     subprocess.run([*tiny_command, str(folder)], check=True, timeout=300, capture_output=True)
     assert same_weights(*(torch.load(tmp_path / name / "final.pt") for name in ("whole", "stopped")))
     assert rows_without_times(folder) == rows_without_times(tmp_path / "whole")
+
+
+FORKED = """
+import os, signal
+os.register_at_fork(after_in_child=lambda: os.kill(os.getpid(), signal.SIGTERM))  # runs before our hook in the child
+from internvl_lab.training.stop import StopSignals
+with StopSignals().caught():
+    child = os.fork()
+    if child == 0:
+        os._exit(7)
+    status = os.waitpid(child, 0)[1]
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ())
+print(os.WTERMSIG(status) if os.WIFSIGNALED(status) else -os.WEXITSTATUS(status))
+"""
+
+
+def test_a_signal_in_the_middle_of_a_fork_ends_the_worker() -> None:
+    """It was raised inside a fork hook, where Python drops exceptions: its pool then waited for ever."""
+    source = Path(__file__).parents[2] / "src"
+    environment = os.environ | {"PYTHONPATH": str(source)}
+    command = [sys.executable, "-c", FORKED]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.strip() == str(int(signal.SIGTERM)), done.stderr

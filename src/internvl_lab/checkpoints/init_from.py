@@ -11,6 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from internvl_lab.checkpoints.adapters import ADAPTER_CONFIG_FILE
 from internvl_lab.checkpoints.handoff import last_stage_weights
 from internvl_lab.checkpoints.native import load_part
 from internvl_lab.checkpoints.storage import holds_weights, refuse_pickle
@@ -59,6 +60,11 @@ def resolve_source(source: str, part: str = "", name: str = "") -> Path:
     if holds_weights(folder):
         refuse_pickle(folder)
         return folder
+    if (folder / ADAPTER_CONFIG_FILE).is_file():
+        raise MissingWeightsError(
+            f"{folder} holds a LoRA adapter and no weights: merge it into what it was trained on with "
+            f"`python -m internvl_lab convert --in BASE --adapter {folder} --out DIR --format native`"
+        )
     if source.startswith(ASSET_PREFIX):
         raise MissingWeightsError(f"{source} is not shipped with this version of internvl-lab (looked in {folder})")
     if (folder / "study.csv").is_file():

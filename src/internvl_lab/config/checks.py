@@ -96,6 +96,10 @@ def check_trainer(trainer: Mapping[str, Any]) -> None:
         if not (_is_count(value := trainer.get(key, 1), 1) or (value is None and key == "num_threads")):
             raise ConfigError(f"trainer.{key}={value!r} must be a count above 0")
 
+    backend = trainer.get("compile_backend")
+    if not (backend is None or isinstance(backend, str)):
+        raise ConfigError(f"trainer.compile_backend={backend!r} must be null or a backend of torch.compile (inductor)")
+
 
 def _is_count(value: Any, minimum: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= minimum

@@ -101,7 +101,7 @@ class MiniworldConfig:
     tasks: tuple[str, ...] = ()
     """Tasks to generate; empty = all."""
     slow_tasks: tuple[str, ...] = ()
-    """Tasks that `finetune` holds twice as often as the others, because they are learned slowest."""
+    """Tasks that `finetune` holds more often, because they are learned slowest: once more for each mention."""
 
     def __post_init__(self) -> None:
         """Refuse negative counts and empty shards."""

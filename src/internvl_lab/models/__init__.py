@@ -10,6 +10,7 @@ from internvl_lab.models.adapters import (
     whole,
 )
 from internvl_lab.models.attention import BACKENDS, TILE_BACKENDS, Backend, check_tiles, resolve
+from internvl_lab.models.compiling import compile_layers
 from internvl_lab.models.flops import pack_cost, step_flops
 from internvl_lab.models.internvl import PART_OF_MODULE, InternVL, part_of
 from internvl_lab.models.language import build_language
@@ -33,6 +34,7 @@ __all__ = [
     "build_projector",
     "build_vision",
     "check_tiles",
+    "compile_layers",
     "count_parameters",
     "gather_weights",
     "is_adapter",

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import lightning as L
 import torch
@@ -21,6 +21,7 @@ from torch import Tensor
 from internvl_lab.config import OptimizerConfig, SchedulerConfig, StageConfig
 from internvl_lab.constants import LORA_KEY, STATE_KEY
 from internvl_lab.data.batch import Batch
+from internvl_lab.models import InternVL, compile_layers
 from internvl_lab.training import gradients
 from internvl_lab.training.guard import StepGuard
 from internvl_lab.training.losses import StepResult, StepTotals
@@ -28,9 +29,6 @@ from internvl_lab.training.optim import build_optimizer, build_scheduler, group_
 from internvl_lab.training.randomness import pack_number, reseed
 from internvl_lab.training.resume import RunPosition, rewrite_loop_counters
 from internvl_lab.training.sharding import shard
-
-if TYPE_CHECKING:
-    from internvl_lab.models import InternVL
 
 
 class InternVLModule(L.LightningModule):
@@ -42,6 +40,7 @@ class InternVLModule(L.LightningModule):
         seed: the run's seed, for drop path.
         source_names: names behind `Batch.source_ids`, for losses by source; empty = none.
         flops_fn: model FLOPs of training on a pack; None = not counted.
+        compile_backend: compile each layer with this backend of torch.compile; None = off.
     """
 
     def __init__(
@@ -54,6 +53,7 @@ class InternVLModule(L.LightningModule):
         *,
         source_names: Sequence[str] = (),
         flops_fn: Callable[[Batch], float] | None = None,
+        compile_backend: str | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -62,6 +62,7 @@ class InternVLModule(L.LightningModule):
         self.scheduler_config = scheduler
         self.seed = seed
         self.flops_fn = flops_fn
+        self.compile_backend = compile_backend
         self.totals = StepTotals(source_names)
         self.val_totals = StepTotals()
         self.guard = StepGuard(optimizer.max_bad_steps)
@@ -80,7 +81,9 @@ class InternVLModule(L.LightningModule):
         return (batch_idx + 1) % self.accumulation == 0
 
     def configure_model(self) -> None:
-        """Shard the model where the strategy brings a device mesh (FSDP2), after the stage has been applied."""
+        """Compile and, where the strategy brings a device mesh (FSDP2), shard; the stage has been applied by now."""
+        if self.compile_backend is not None:
+            compile_layers(self.model, self.compile_backend)
         if self.device_mesh is not None:
             shard(self.model, self.device_mesh["data_parallel"], str(self.trainer.precision))
 

@@ -103,14 +103,33 @@ class StopSignals:
             raise RunStopped(signum)
 
 
+_before_fork = threading.local()
+"""`mask`: what the forking thread blocked before."""
+
+
+def _hold_before_fork() -> None:
+    """Let signals wait while a fork is made.
+
+    A SIGTERM that reached the new process before it had forgotten our handlers was raised inside the hook below, where
+    Python drops exceptions; the worker lived on, and its pool waited for ever (one of some hundred pools).
+    """
+    _before_fork.mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+
+
 def _forget_in_fork() -> None:
     """Give a forked worker the default handlers: pools end their workers by SIGTERM, and must not wait for Python."""
     for signum in STOP_SIGNALS:
         if isinstance(getattr(signal.getsignal(signum), "__self__", None), StopSignals):
             signal.signal(signum, signal.SIG_DFL)
+    _release_after_fork()
 
 
-os.register_at_fork(after_in_child=_forget_in_fork)
+def _release_after_fork() -> None:
+    """Deliver what waited."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, _before_fork.mask)
+
+
+os.register_at_fork(before=_hold_before_fork, after_in_child=_forget_in_fork, after_in_parent=_release_after_fork)
 
 
 class StopOnRequest(L.Callback):

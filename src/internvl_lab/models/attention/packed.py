@@ -114,14 +114,15 @@ def packed_attention(
         q, k, v = (state[0].transpose(0, 1) for state in half_states(query, key, value))
         out = pack.kernel(q, k, v, pack.cu_seqlens, pack.max_seqlen, scaling)
         return out[None].to(value.dtype), None
-    return _attend_docs(query, key, value, scaling, dropout, pack.lengths), None
+    return _attend_docs(query, key, value, scaling, dropout, pack), None
 
 
+@torch.compiler.disable  # a loop over lengths: every pack would be another graph
 def _attend_docs(
-    query: Tensor, key: Tensor, value: Tensor, scaling: float | None, dropout: float, lengths: list[int]
+    query: Tensor, key: Tensor, value: Tensor, scaling: float | None, dropout: float, pack: PackLayout
 ) -> Tensor:
     """Run one causal SDPA a sample: (1, H, T, d) -> (1, T, H, d)."""
-    grouped = query.shape[1] != key.shape[1]
+    grouped, lengths = query.shape[1] != key.shape[1], pack.lengths
     with kernel_inputs(query, key, value) as states:
         # split, not slicing: the backward of n slices would add n zero-padded gradients of full length
         pieces = zip(*(state.split(lengths, dim=2) for state in states), strict=True)
