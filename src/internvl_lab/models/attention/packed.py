@@ -117,7 +117,8 @@ def packed_attention(
     return _attend_docs(query, key, value, scaling, dropout, pack), None
 
 
-@torch.compiler.disable  # a loop over lengths: every pack would be another graph
+# A loop over lengths: compiled, every pack would be another graph.
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _attend_docs(
     query: Tensor, key: Tensor, value: Tensor, scaling: float | None, dropout: float, pack: PackLayout
 ) -> Tensor:
