@@ -1,3 +1,4 @@
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -22,3 +23,17 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(OSError, match="disk full"):
         write_atomic(path, b"new")
     assert path.read_bytes() == b"old"
+
+
+def test_threads_may_write_the_same_file_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "clock.json"
+
+    def write(text: str) -> None:
+        for _ in range(50):
+            write_atomic(path, text)
+
+    with ThreadPoolExecutor(4) as pool:
+        for future in [pool.submit(write, str(number) * 1000) for number in range(4)]:
+            future.result()
+    assert path.read_text(encoding="utf-8") in {str(number) * 1000 for number in range(4)}
+    assert [p.name for p in tmp_path.iterdir()] == ["clock.json"]
