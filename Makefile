@@ -58,8 +58,10 @@ $(READY): requirements.lock pyproject.toml
 	else \
 	  $(PIP) install "torch==$(TORCH)"; \
 	fi
+	@# The lock is complete, so pip need not resolve anything: its resolver (23.2) refused a hashed lock as soon as a newer
+	@# version of a pinned package with an extra (coverage[toml]) was published.
 	@echo "internvl-lab: installing requirements.lock, about a minute"
-	$(PIP) install --quiet --require-hashes -r requirements.lock
+	$(PIP) install --quiet --require-hashes --no-deps -r requirements.lock
 	$(PIP) install --quiet --no-deps --no-build-isolation -e .
 	@touch "$@"
 
