@@ -10,6 +10,8 @@ import time
 
 import pytest
 
+from internvl_lab.data.parent import signals_held
+
 CHILD = (
     "from internvl_lab.data.parent import exit_with_parent; exit_with_parent(); "
     "import time; print('up', flush=True); time.sleep(60)"
@@ -49,3 +51,55 @@ def test_child_ends_with_its_killed_parent() -> None:
     while alive(child) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not alive(child)
+
+
+HOLDER = """
+import sys, time
+from torch.utils.data import DataLoader
+from internvl_lab.data.loader import _init_worker
+batches = iter(DataLoader(range(1000), batch_size=None, num_workers=1, prefetch_factor=1, worker_init_fn=_init_worker))
+next(batches)
+print(batches._workers[0].pid, flush=True)
+sys.modules["holder"] = batches  # alive until the very end, as in the traceback of an exception
+"""
+
+
+def test_a_process_ends_although_its_loader_is_alive() -> None:
+    """At exit torch and multiprocessing end the workers by SIGTERM and wait: a worker must take it from its parent."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER], stdout=subprocess.PIPE, text=True, env=environment)
+    try:
+        assert holder.stdout is not None
+        worker = int(holder.stdout.readline())
+        assert holder.wait(timeout=60) == 0
+        assert not alive(worker)
+    finally:
+        holder.kill()
+
+
+def test_signals_wait_while_workers_are_made() -> None:
+    arrived: list[int] = []
+    before = signal.signal(signal.SIGUSR1, lambda signum, frame: arrived.append(signum))
+    try:
+        with signals_held():
+            os.kill(os.getpid(), signal.SIGUSR1)
+            assert arrived == []
+        assert arrived == [signal.SIGUSR1]
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+@pytest.mark.skipif(not hasattr(signal, "sigtimedwait"), reason="cannot tell who sent a signal")
+def test_a_worker_ends_on_its_parents_word_only() -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    child = subprocess.Popen([sys.executable, "-c", CHILD], stdout=subprocess.PIPE, text=True, env=environment)
+    try:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "up\n"
+        subprocess.run(["/bin/sh", "-c", f"kill -TERM {child.pid}; kill -USR1 {child.pid}"], check=True)
+        time.sleep(0.5)
+        assert alive(child.pid)
+        child.terminate()
+        assert child.wait(timeout=20) == 1
+    finally:
+        child.kill()

@@ -18,9 +18,10 @@ import lightning as L
 import pytest
 import torch
 
+from internvl_lab.data.parent import STOP_SIGNALS
 from internvl_lab.tracking import read_metrics
 from internvl_lab.training import find_resume
-from internvl_lab.training.stop import STOP_SIGNALS, RunStopped, StopSignals
+from internvl_lab.training.stop import RunStopped, StopSignals
 
 
 def rows_without_times(run_dir: Path) -> dict[str, list[Any]]:

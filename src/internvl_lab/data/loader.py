@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 from internvl_lab.constants import IGNORE_INDEX
 from internvl_lab.data.batch import Batch
 from internvl_lab.data.encoding import Sample, SampleEncoder
-from internvl_lab.data.parent import exit_with_parent
+from internvl_lab.data.parent import exit_with_parent, signals_held
 from internvl_lab.data.plan import Pack, Plan
 from internvl_lab.data.quarantine import QuarantineLog
 from internvl_lab.data.records import parse_record
@@ -220,7 +220,9 @@ class PackLoader:
             worker_init_fn=_init_worker,
             pin_memory=self.pin_memory,
         )
-        for batch in loader:
+        with signals_held():
+            batches = iter(loader)
+        for batch in batches:
             if self.quarantine is not None:
                 step = batch.pack_number // self.packs_per_step
                 self.quarantine.record(self.dataset.planned(batch.pack_number), batch.bad_samples, step)

@@ -1,4 +1,8 @@
-"""Let worker processes die with the process that started them, also when that one is killed, and not before it."""
+"""Let worker processes die with the process that started them, or on its word, and on nobody else's.
+
+A cluster signals all processes of a job; the main one finishes its step and then ends its workers. So a worker has to
+tell its parent's SIGTERM, with which pools and loaders end workers that do not end by themselves, from the cluster's.
+"""
 
 from __future__ import annotations
 
@@ -6,26 +10,51 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+"""What a cluster sends to all processes of a job that should stop."""
 
 POLL_S = 1.0
 """Seconds between two looks at the parent."""
 
 
-def exit_with_parent() -> None:
-    """End this process at once when its parent is gone, and keep it through the signals of a cluster.
+@contextmanager
+def signals_held() -> Iterator[None]:
+    """Let signals wait while workers are made, which begin with waiting signals as well.
 
-    A cluster signals all processes of a job; the main one finishes its step and then ends its workers.
+    Else one that came in between killed a worker that had not called `exit_with_parent` yet, or left the maker with a
+    worker that it did not know. A worker that was made here must call `exit_with_parent`.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def exit_with_parent() -> None:
+    """End this process at once when its parent is gone or sends SIGTERM, and keep it through others' signals.
 
     A worker of a killed process can otherwise wait for ever: its siblings hold the other end of its pipe open. Polling
     works on every platform, and unlike Linux' parent-death signal it does not depend on the thread that forked.
+    A worker that ignored its parent's SIGTERM, too, kept that one waiting at its exit for ever.
     """
-    for signum in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(signum, signal.SIG_IGN)
+    # Where the sender of a signal cannot be told (macOS), SIGTERM ends a worker whoever sends it.
+    watched = set(STOP_SIGNALS) if hasattr(signal, "sigtimedwait") else {signal.SIGUSR1}
+    signal.pthread_sigmask(signal.SIG_BLOCK, watched)  # threads made from here on inherit this
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, set(STOP_SIGNALS) - watched)
     threading.Thread(target=_watch, args=(os.getppid(),), daemon=True, name="exit-with-parent").start()
 
 
 def _watch(parent: int) -> None:
-    """Wait until this process has another parent."""
+    """Wait until this process has another parent, or this one asks it to end."""
     while os.getppid() == parent:
-        time.sleep(POLL_S)
+        if hasattr(signal, "sigtimedwait"):
+            info = signal.sigtimedwait(STOP_SIGNALS, POLL_S)
+            if info is not None and info.si_signo == signal.SIGTERM and info.si_pid == parent:
+                break
+        else:
+            time.sleep(POLL_S)
     os._exit(1)

@@ -24,10 +24,9 @@ from typing import Any
 import lightning as L
 import torch
 
+from internvl_lab.data.parent import STOP_SIGNALS
 from internvl_lab.training.checkpointing import StepCheckpoint
 from internvl_lab.training.module import as_step_module
-
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 QUIET_S = 5.0
 """Clusters repeat signals: seconds in which one more does not break the clean-up. After that it acts anew, because
