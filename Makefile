@@ -9,6 +9,9 @@
 # so that no other package's range makes pip fetch a newer build.
 TORCH := 2.13.0
 
+# Extras that the tests exercise, so the lock holds them.
+TESTED := video fast evaluation demo curation
+
 VENV ?= $(if $(filter internvl-lab,$(CONDA_DEFAULT_ENV)),$(CONDA_PREFIX),.venv)
 ARGS ?=
 JOBS ?= 2
@@ -100,7 +103,7 @@ lock:  ## add to requirements.lock what pyproject.toml asks for (needs uv; ARGS=
 	@set -e; trap 'rm -f .lock.in .lock.out' EXIT; \
 	echo "torch==$(TORCH)" > .lock.in; \
 	cp requirements.lock .lock.out; \
-	uv pip compile pyproject.toml --extra joblib --extra notebooks --extra dev --constraint .lock.in --universal \
+	uv pip compile pyproject.toml --extra joblib --extra notebooks --extra dev $(TESTED:%=--extra %) --constraint .lock.in --universal \
 	  --python-version 3.11 --fork-strategy fewest --generate-hashes --no-header --quiet --output-file .lock.out $(ARGS); \
 	{ echo "# The environment of internvl-lab, pinned and hashed; made by 'make lock', installed by 'make setup'."; \
 	  echo "# Before it comes, outside the hashes because its build depends on the machine:"; \
