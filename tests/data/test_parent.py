@@ -100,6 +100,6 @@ def test_a_worker_ends_on_its_parents_word_only() -> None:
         time.sleep(0.5)
         assert alive(child.pid)
         child.terminate()
-        assert child.wait(timeout=20) == 1
+        assert child.wait(timeout=20) == 0
     finally:
         child.kill()

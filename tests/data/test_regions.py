@@ -83,7 +83,7 @@ def test_the_encoder_adds_targets_and_leaves_the_answers_alone(template):
         assert np.array_equal(a.labels[~visual], b.labels[~visual])
         assert np.array_equal(a.loss_weights[~visual], b.loss_weights[~visual])
         asked = b.labels[visual] != IGNORE_INDEX
-        assert asked.any() == bool(len(images))
+        assert asked.any() == bool(images)
         assert (b.loss_weights[visual] > 0).tolist() == asked.tolist()
         assert b.loss_weights[visual][asked].sum() == pytest.approx(asked.sum() ** 0.5, rel=1e-5)
         assert np.array_equal(dense.encode(record, images, **options).labels, b.labels)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,6 +14,7 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from internvl_lab.config import OptimizerConfig, SchedulerConfig
 from internvl_lab.data.batch import Batch
@@ -20,6 +22,9 @@ from internvl_lab.errors import NonFiniteError
 from internvl_lab.tracking import read_metrics
 from internvl_lab.training import InternVLModule
 from internvl_lab.training.module import as_step_module
+
+ARGUMENTS = ("input_ids", "position_ids", "cu_seqlens", "max_seqlen", "pixel_values")
+"""Fields of a batch that `InternVL.forward` takes."""
 
 
 class Recorder(InternVLModule):
@@ -49,8 +54,7 @@ def make_samples(tiny: ModuleType, count: int, averaging: str) -> list[Any]:
 
 def losses_by_hand(model: Any, batch: Batch) -> tuple[torch.Tensor, float]:
     """Return the sum of w*CE and the sum of w of a batch, by plain torch."""
-    arguments = ("input_ids", "position_ids", "cu_seqlens", "max_seqlen", "pixel_values")
-    hidden = model(**{name: getattr(batch, name) for name in arguments})
+    hidden = model(**{name: getattr(batch, name) for name in ARGUMENTS})
     logits = model.lm_head(hidden)[0]
     entropy = torch.nn.functional.cross_entropy(logits, batch.labels[0], reduction="none", ignore_index=-100)
     return (entropy * batch.loss_weights[0]).sum(), batch.loss_weights.sum().item()
@@ -253,3 +257,64 @@ def test_two_ranks_skip_a_bad_step_alike(tiny_command: list[str], tmp_path: Path
     assert f"samples [{4 + rank}-0" in done.stderr
     assert f"samples [{4 + 1 - rank}-0" not in done.stderr
     assert all(torch.isfinite(v).all() for v in torch.load(tmp_path / "2" / "final.pt").values())
+
+
+class Waits(TorchDispatchMode):
+    """Note every operation for which a GPU's host has to wait: what comes out depends on values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.overloadpacket in WAITING:
+            self.seen.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+WAITING = (torch.ops.aten.nonzero, torch.ops.aten._local_scalar_dense, torch.ops.aten.masked_select)
+
+
+@pytest.mark.parametrize("pack", [1, 2, 5])
+def test_a_located_pack_is_trained_on_without_waiting_for_the_device(
+    tiny: ModuleType, pack: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The layout of `sdpa_docs`, the CPU's attention, reads lengths on the host; the kernels of GPUs do not."""
+    stage = tiny.tiny_stage(1)
+    module = InternVLModule(
+        tiny.tiny_model(), stage, OptimizerConfig(), SchedulerConfig(), 7, source_names=tiny.SOURCES
+    )
+    batch = tiny.tiny_batch(pack)
+    layout = module.model.backend.lay_out(batch.cu_seqlens, batch.max_seqlen)
+    backend = replace(module.model.backend, lay_out=lambda *_: layout)
+    monkeypatch.setattr(type(module.model), "backend", property(lambda _: backend))
+    module.model(**{name: getattr(batch, name) for name in ARGUMENTS})  # constants go to the device once
+    gradients, waits = [], []
+    for given in (batch, batch.locate(tiny.IMAGE_ID)):
+        module.zero_grad()
+        with Waits() as mode:
+            module._add(module.totals, given).backward()
+        waits.append(mode.seen)
+        gradients.append({n: p.grad.clone() for n, p in module.named_parameters() if p.grad is not None})
+    assert len(waits[0]) == 2, "the unlocated pack searches twice"
+    assert waits[1] == []
+    assert all(torch.equal(gradients[0][name], gradients[1][name]) for name in gradients[0])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_step_on_a_gpu_does_not_synchronise(tiny: ModuleType) -> None:
+    stage = tiny.tiny_stage(1)
+    model = tiny.tiny_model().to("cuda", torch.bfloat16)
+    module = InternVLModule(model, stage, OptimizerConfig(), SchedulerConfig(), 7, source_names=tiny.SOURCES)
+    if not model.backend.needs_kernel:
+        pytest.skip("no packed attention kernel on this device")
+    batch = tiny.tiny_batch(1).locate(tiny.IMAGE_ID).pin_memory()
+    device = torch.device("cuda")
+    module._add(module.totals, module.transfer_batch_to_device(batch, device, 0)).backward()
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        module._add(module.totals, module.transfer_batch_to_device(batch, device, 0)).backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

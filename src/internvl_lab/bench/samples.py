@@ -31,8 +31,8 @@ class Workload:
 
     model: ModelConfig
     num_samples: int = 32
-    batch_size: int = 4
-    """Samples of a padded batch."""
+    batch_size: int = 8
+    """Samples of a padded batch; 8 = `per_device_train_batch_size` of transformers' Trainer by default."""
     pack_tokens: int = 2048
     max_tiles: int = 13
     """Most tiles of one sample."""

@@ -5,11 +5,13 @@ Dimensions: T tokens, S samples, N tiles in the pack (DESIGN section 1).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from internvl_lab.constants import IGNORE_INDEX
 
 
 @dataclass
@@ -40,6 +42,23 @@ class Batch:
     """Position in the plan's stream of packs."""
     bad_samples: list[tuple[str, str, str]] = field(default_factory=list)
     """(key, reason, detail) of samples left out of this pack because they failed to decode."""
+
+    visual_positions: Tensor | None = None
+    """(N * V,) int64, where `<IMG_CONTEXT>` stands; None = the model looks for it."""
+    supervised_rows: Tensor | None = None
+    """(R,) int64, positions with a label, ascending; None = the model looks for them."""
+
+    def locate(self, image_token_id: int) -> Batch:
+        """Return the pack with the positions of visual tokens and labels.
+
+        Found while the pack lies in host memory: a search on a GPU makes the host wait for all that is queued there.
+
+        Args:
+            image_token_id: id of `<IMG_CONTEXT>`.
+        """
+        found = self.input_ids[0] == image_token_id, self.labels[0] != IGNORE_INDEX
+        visual, supervised = (mask.nonzero().flatten() for mask in found)
+        return replace(self, visual_positions=visual, supervised_rows=supervised)
 
     def pin_memory(self) -> Batch:
         """Return the pack with its tensors in pinned memory (torch's DataLoader calls this)."""

@@ -70,7 +70,7 @@ class PackDataset(Dataset[Batch]):
                 bad.append((self.plan.mixture.key_of(source_id, row), error.reason, error.detail))
         if not samples:
             samples = [self._empty(pack.samples[0][0])]
-        return collate(samples, number, bad)
+        return collate(samples, number, bad).locate(self.encoder.template.context_id)
 
     def planned(self, number: int) -> list[tuple[str, str]]:
         """Return (key, shard) of every sample planned for a pack, readable or not."""

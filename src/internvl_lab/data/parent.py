@@ -54,7 +54,7 @@ def _watch(parent: int) -> None:
         if hasattr(signal, "sigtimedwait"):
             info = signal.sigtimedwait(STOP_SIGNALS, POLL_S)
             if info is not None and info.si_signo == signal.SIGTERM and info.si_pid == parent:
-                break
+                os._exit(0)  # as torch's own handler; another status looks like a failure to the loader
         else:
             time.sleep(POLL_S)
     os._exit(1)

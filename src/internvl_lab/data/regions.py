@@ -105,9 +105,7 @@ class RegionTargets:
         return self._ids[word]
 
 
-def _looks_at(
-    size: tuple[int, int], regions: Sequence[Sequence[Any]], columns: int, rows: int
-) -> NDArray[np.bool_]:
+def _looks_at(size: tuple[int, int], regions: Sequence[Sequence[Any]], columns: int, rows: int) -> NDArray[np.bool_]:
     """Say which cell of a (rows, columns) grid looks at which of K regions: (rows, columns, K) bool.
 
     A cell looks at a region when its centre lies in it, or the region's centre lies in the cell.
@@ -122,7 +120,7 @@ def _looks_at(
 
 
 def _overlaps(count: int, low: Floats, high: Floats) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Along one axis with `count` cells: (cell's centre in the region, region's centre in the cell), (count, K) each."""
+    """Along one axis of `count` cells: (cell's centre in the region, region's centre in the cell), (count, K) each."""
     cells = np.arange(count)[:, None]
     centre = (low + high) / 2
     return (low <= cells + 0.5) & (cells + 0.5 < high), (cells <= centre) & (centre < cells + 1)

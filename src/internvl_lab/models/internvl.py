@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -107,19 +108,21 @@ class InternVL(nn.Module):
         )
         return visual
 
-    def embed(self, input_ids: Tensor, visual: Tensor | None) -> Tensor:
+    def embed(self, input_ids: Tensor, visual: Tensor | None, positions: Tensor | None = None) -> Tensor:
         """Look up token embeddings and put visual tokens in the place of `<IMG_CONTEXT>`, in order.
 
         Args:
             input_ids: (B, T) int64.
             visual: (N, V, D), or None for no image.
+            positions: (M,) int64 of `<IMG_CONTEXT>` in the flattened ids, where they are known; None = look for them.
         Returns:
             (B, T, D).
         Raises:
             TokenMismatchError: N * V differs from the number of `<IMG_CONTEXT>` ids; nothing is ever cut.
         """
         embeddings: Tensor = self.language_model.get_input_embeddings()(input_ids)
-        positions = (input_ids.flatten() == self.image_token_id).nonzero().flatten()
+        if positions is None:
+            positions = (input_ids.flatten() == self.image_token_id).nonzero().flatten()
         num_tiles, tokens_per_tile = (0, self.config.num_visual_tokens) if visual is None else visual.shape[:2]
         if len(positions) != num_tiles * tokens_per_tile:
             raise TokenMismatchError(
@@ -132,7 +135,14 @@ class InternVL(nn.Module):
         return embeddings.flatten(0, 1).index_copy(0, positions, rows).view_as(embeddings)
 
     def forward(
-        self, *, input_ids: Tensor, position_ids: Tensor, cu_seqlens: Tensor, max_seqlen: int, pixel_values: Tensor
+        self,
+        *,
+        input_ids: Tensor,
+        position_ids: Tensor,
+        cu_seqlens: Tensor,
+        max_seqlen: int,
+        pixel_values: Tensor,
+        visual_positions: Tensor | None = None,
     ) -> Tensor:
         """Run one pack; no sample sees another.
 
@@ -142,17 +152,18 @@ class InternVL(nn.Module):
             cu_seqlens: (S + 1,) int32 boundaries of the samples.
             max_seqlen: longest sample.
             pixel_values: (N, 3, H, W) uint8, or normalised floats; N may be 0.
+            visual_positions: (N * V,) int64 of `<IMG_CONTEXT>`; None = look for them, for which a GPU is waited for.
         Returns:
             (1, T, D) last hidden states, after the final norm.
         Raises:
             TokenMismatchError: tiles and `<IMG_CONTEXT>` ids do not match.
         """
         if pixel_values.shape[0]:
-            embeddings = self.embed(input_ids, self.encode_tiles(pixel_values))
+            embeddings = self.embed(input_ids, self.encode_tiles(pixel_values), visual_positions)
         else:
             # All parts take part in every step, so that ranks stay in step and no gradient is missing.
             blank = torch.zeros(1, *pixel_values.shape[1:], dtype=self.dtype, device=pixel_values.device)
-            embeddings = self.embed(input_ids, None) + self.encode_tiles(blank).sum() * 0.0
+            embeddings = self.embed(input_ids, None, visual_positions) + self.encode_tiles(blank).sum() * 0.0
         hidden: Tensor = self.language_model(
             inputs_embeds=embeddings,
             position_ids=position_ids,
@@ -161,17 +172,18 @@ class InternVL(nn.Module):
         ).last_hidden_state
         return hidden
 
-    def token_losses(self, hidden: Tensor, labels: Tensor) -> TokenLosses:
+    def token_losses(self, hidden: Tensor, labels: Tensor, rows: Tensor | None = None) -> TokenLosses:
         """Compute the cross-entropy of every supervised position.
 
         Args:
             hidden: (1, T, D) from `forward`.
             labels: (1, T) int64 target of each position (shifted inside its sample), IGNORE_INDEX = none.
+            rows: (R,) int64 positions with a label; None = look for them, for which a GPU is waited for.
         Returns:
             Rows (R,) int64 and losses (R,) fp32, in chunks above `config.logits_byte_budget`.
         """
         return supervised_losses(
-            self.lm_head, hidden, labels, self.config.language.vocab_size, self.config.logits_byte_budget
+            self.lm_head, hidden, labels, self.config.language.vocab_size, self.config.logits_byte_budget, rows
         )
 
     def parts(self) -> dict[str, nn.Module]:
@@ -203,12 +215,17 @@ class InternVL(nn.Module):
         """Subtract ImageNet's mean and divide by its deviation: uint8 (N, 3, H, W) -> the model's dtype."""
         if pixel_values.dtype != torch.uint8:
             return pixel_values.to(self.dtype)
-        mean, std = (
-            torch.tensor(values, device=pixel_values.device).view(3, 1, 1) * 255.0
-            for values in (IMAGENET_MEAN, IMAGENET_STD)
-        )
+        mean, std = _pixel_statistics(pixel_values.device)
         # in fp32 and in place, then one cast: bf16 constants would shift every pixel
         return pixel_values.float().sub_(mean).div_(std).to(self.dtype)
+
+
+@cache
+def _pixel_statistics(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return ImageNet's mean and deviation, each (3, 1, 1) fp32 in levels of 0 to 255; copied to a device once."""
+    with torch.inference_mode(False):  # the first caller may be a generation, later ones train
+        mean, std = (torch.tensor(v, device=device, dtype=torch.float32) for v in (IMAGENET_MEAN, IMAGENET_STD))
+        return mean.view(3, 1, 1) * 255.0, std.view(3, 1, 1) * 255.0
 
 
 def part_of(name: str) -> str:

@@ -33,7 +33,12 @@ class TokenLosses:
 
 
 def supervised_losses(
-    head: Callable[[Tensor], Tensor], hidden: Tensor, labels: Tensor, vocab_size: int, byte_budget: int
+    head: Callable[[Tensor], Tensor],
+    hidden: Tensor,
+    labels: Tensor,
+    vocab_size: int,
+    byte_budget: int,
+    rows: Tensor | None = None,
 ) -> TokenLosses:
     """Compute the cross-entropy of every position that has a label.
 
@@ -43,11 +48,13 @@ def supervised_losses(
         labels: (1, T) int64 target of each position, IGNORE_INDEX where there is none.
         vocab_size: V.
         byte_budget: most bytes of fp32 logits at once.
+        rows: (R,) int64 positions with a label, where they are known already; None = look for them.
     Returns:
         Rows and losses, both (R,); R may be 0.
     """
     targets = labels.flatten()
-    rows = (targets != IGNORE_INDEX).nonzero().flatten()
+    if rows is None:
+        rows = (targets != IGNORE_INDEX).nonzero().flatten()
     selected, targets = hidden.flatten(0, 1).index_select(0, rows), targets.index_select(0, rows)
     chunk = max(1, byte_budget // (vocab_size * _BYTES_PER_LOGIT))
     if len(rows) <= chunk:

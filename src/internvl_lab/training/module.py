@@ -129,8 +129,9 @@ class InternVLModule(L.LightningModule):
             cu_seqlens=batch.cu_seqlens,
             max_seqlen=batch.max_seqlen,
             pixel_values=batch.pixel_values,
+            visual_positions=batch.visual_positions,
         )
-        supervised = self.model.token_losses(hidden, batch.labels)
+        supervised = self.model.token_losses(hidden, batch.labels, batch.supervised_rows)
         return totals.add(batch, supervised.rows, supervised.losses, flops)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:

@@ -61,7 +61,7 @@ def glyph_mask(character: str, scale: int) -> NDArray[np.uint8]:
         character: one of A-Z, 0-9, colon, hyphen, space.
         scale: enlargement, at least 1.
     Returns:
-        Array (H, W) uint8 with H = 7 * scale, W = 5 * scale: 255 on ink and 0 elsewhere; read-only because it is cached.
+        Array (H, W) uint8 with H = 7 * scale, W = 5 * scale: 255 on ink and 0 elsewhere; read-only, as it is cached.
     Raises:
         KeyError: the font has no such character.
     """
