@@ -58,10 +58,21 @@ class PackingConfig:
     """Samples that are shuffled and packed together; the resume unit of the plan."""
     group_window: int = 8
     """Steps inside which packs of like cost are put into the same step; 1 = off."""
+    policy: str = "pool"
+    """`pool` (close to the lower bound) or `official` (the authors' first-fit, to reproduce their packs)."""
+    max_cost_ratio: float | None = None
+    """Limit of a pack's cost, as a multiple of the block's mean pack; null = none. 1.1 trims the slowest ranks of a step
+    for a few more packs; a sample that alone costs more keeps its pack."""
 
     def __post_init__(self) -> None:
         """Refuse empty budgets."""
         at_least(self, "packing", 1, "max_tokens", "max_tiles", "packs_per_step", "block_size", "group_window")
+        if self.policy not in ("pool", "official"):
+            raise ConfigError(f"packing.policy={self.policy!r} must be pool or official")
+        if self.max_cost_ratio is not None and not (self.max_cost_ratio > 0 and self.policy == "pool"):
+            raise ConfigError(
+                f"packing.max_cost_ratio={self.max_cost_ratio} must be positive, and null for policy=official"
+            )
 
 
 @dataclass(frozen=True)
