@@ -29,6 +29,8 @@ MAX_CANDIDATES = 64
 """Samples that enter the subset-sum of one pack; bounds its time."""
 TOKEN_LEVELS = 1024
 """Resolution of the token axis in the subset-sum; 16384 tokens give a grain of 16."""
+CHECK_EVERY = 8
+"""Candidates of the subset-sum between two looks whether it may stop; looking costs as much as adding one."""
 TARGET_SLACK = 0.01
 """Share of the free budget by which the non-binding dimension may miss its target in `fill_exact`'s early stop."""
 
@@ -157,7 +159,8 @@ def fill_greedy(pool: list[Item], budget: Budget) -> list[int]:
     free_tokens, free_tiles = budget.max_tokens - pool[0][0], budget.max_tiles - pool[0][1]
     free_cost = budget.max_cost - budget.cost_of(pool[0])
     per_token, per_tile = 1 / budget.max_tokens, 1 / budget.max_tiles
-    order = sorted(range(1, len(pool)), key=lambda i: (-max(pool[i][0] * per_token, pool[i][1] * per_tile), i))
+    shares = [max(tokens * per_token, tiles * per_tile) for tokens, tiles, _ in pool]
+    order = sorted(range(1, len(pool)), key=shares.__getitem__, reverse=True)  # stable: of equals, the older first
     chosen = []
     for i in order:  # a sample that does not fit now never fits later, so one pass is enough
         tokens, tiles, _ = pool[i]
@@ -193,7 +196,7 @@ def fill_exact(pool: list[Item], budget: Budget) -> list[int]:
         reachable.append(reachable[-1] | (reachable[-1] << shift) & mask)
         used.append(i)
         shifts.append(shift)
-        if len(used) == MAX_CANDIDATES or aim.met(reachable[-1], stride):
+        if len(used) == MAX_CANDIDATES or (len(used) % CHECK_EVERY == 0 and aim.met(reachable[-1], stride)):
             break
     state = aim.best(reachable[-1], stride)
     chosen = []
