@@ -39,9 +39,14 @@ class JpegConfig:
     enabled: bool = True
     min_quality: int = 75
     max_quality: int = 100
+    backend: str = field(default="auto", repr=False)
+    """Codec of all JPEG work: `fast` (extra `[fast]`), `pillow`, or `auto` = the first that is there. Same bits, so no
+    part of the data's fingerprint (its repr)."""
 
     def __post_init__(self) -> None:
-        """Refuse qualities outside 1..100."""
+        """Refuse qualities outside 1..100 and unknown codecs."""
+        if self.backend not in ("auto", "pillow", "fast"):
+            raise ConfigError(f"data.jpeg.backend={self.backend!r} must be auto, pillow or fast")
         if not 1 <= self.min_quality <= self.max_quality <= 100:
             raise ConfigError(f"jpeg: qualities {self.min_quality}..{self.max_quality} must lie in 1..100")
 
