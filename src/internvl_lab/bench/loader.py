@@ -12,16 +12,18 @@ index that ours reads is made once and not part of it: `index_ms_per_sample`.
 
 from __future__ import annotations
 
-import multiprocessing
+import json
+import os
 import resource
 import shutil
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,14 +54,22 @@ PREFETCH = 2
 _OURS = {"ours": "auto", "base": "pillow"}
 """Variant to JPEG backend: as installed, and with the base dependencies."""
 _PAGE = 4096
+_ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+_CHILD = """
+import json, sys
+from internvl_lab.bench.loader import LoaderSetting, run_variant
+from internvl_lab.config.typed import from_mapping
+figures = run_variant(sys.argv[1], from_mapping(LoaderSetting, json.loads(sys.argv[2])))
+sys.stdout.write(json.dumps(figures))
+"""
 
 
 @dataclass(frozen=True)
 class LoaderSetting:
     """Say what is loaded."""
 
-    shards: Path | None
-    """Folder of tars; None = miniworld pages, made for the measurement."""
+    shards: str = ""
+    """Folder of tars; "" = miniworld pages, made for the measurement."""
     tokenizer: str = "mini"
     """Folder with `tokenizer.json`, or `mini`."""
     samples: int = 160
@@ -99,7 +109,7 @@ def bench_loader(setting: LoaderSetting) -> dict[str, Any]:
     if setting.samples < 0:
         raise ConfigError("--samples must be at least 0")
     with _shards(setting) as folder:
-        setting = replace(setting, shards=folder)
+        setting = replace(setting, shards=str(folder))
         start = time.process_time()
         index = build_index(folder, setting.template())
         index_ms = (time.process_time() - start) / max(1, len(index)) * 1e3
@@ -171,9 +181,8 @@ def run_variant(name: str, setting: LoaderSetting) -> dict[str, float]:
 
 def our_dataset(setting: LoaderSetting, backend: str) -> PackDataset:
     """Build the dataset that training would use, over the first samples of the shards."""
-    assert setting.shards is not None
     template = setting.template()
-    index = load_or_build_index(setting.shards, template)
+    index = load_or_build_index(Path(setting.shards), template)
     mixture = FirstSamples({"shards": (SourceConfig(), index)}, setting.tiling, setting.packing)
     mixture.num_rows = setting.samples or len(index)
     encoder = SampleEncoder(template, setting.tiling, JpegConfig(backend=backend), "square", "sample")
@@ -187,9 +196,8 @@ def _our_loader(setting: LoaderSetting, backend: str) -> Iterable[Batch]:
 
 
 def _peer_loader(name: str, setting: LoaderSetting) -> Iterable[dict[str, Tensor]]:
-    assert setting.shards is not None
     template = setting.template()
-    shards = tuple(str(path) for path in find_shards(setting.shards))
+    shards = tuple(str(path) for path in find_shards(Path(setting.shards)))
     work = Work(shards, setting.samples, template.tokenizer, template.system_message, setting.tiling)
     dataset = PIPELINES[name](replace(work, packing=setting.packing))
     return DataLoader(dataset, batch_size=None, num_workers=1, prefetch_factor=PREFETCH, worker_init_fn=_one_thread)
@@ -208,15 +216,25 @@ def _contents(pack: Batch | dict[str, Tensor]) -> tuple[list[Tensor], int, int]:
 
 
 def _in_fresh_process(name: str, setting: LoaderSetting) -> dict[str, float]:
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(run_variant, name, setting).result()
+    """Run a variant in an interpreter of its own, with one thread in every library.
+
+    Raises:
+        InternVLLabError: it failed; with the end of what it wrote.
+    """
+    settings = json.dumps(asdict(setting))
+    command = [sys.executable, "-c", _CHILD, name, settings]
+    result = subprocess.run(command, env=os.environ | _ONE_THREAD, capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise InternVLLabError(f"variant {name} failed: {result.stderr.strip()[-500:]}")
+    figures: dict[str, float] = json.loads(result.stdout.splitlines()[-1])
+    return figures
 
 
 @contextmanager
 def _shards(setting: LoaderSetting) -> Iterator[Path]:
     """Give the folder of shards, made and removed where none is named."""
-    if setting.shards is not None:
-        yield setting.shards
+    if setting.shards:
+        yield Path(setting.shards)
         return
     folder = Path(tempfile.mkdtemp(prefix="bench-loader-"))
     try:

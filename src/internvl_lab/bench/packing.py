@@ -125,7 +125,9 @@ def bench_packing(pairs: Sizes, setting: PackingSetting) -> dict[str, Any]:
     ours["balance"] = {model: planned_balance(setting, sizes, cost) for model, cost in costs.items()}
     peers = {}
     for name, packer in PACKERS.items():
-        _, peers[name] = _timed(lambda run=packer: run(sizes[:, 0], sizes[:, 1], *setting.limits), sizes, bounds, setting)  # type: ignore[misc]
+        _, peers[name] = _timed(
+            lambda run=packer: run(sizes[:, 0], sizes[:, 1], *setting.limits), sizes, bounds, setting
+        )  # type: ignore[misc]
     peers["official"]["balance"] = {model: official_balance(setting, sizes, cost) for model, cost in costs.items()}
     return {
         "device": describe_device(),

@@ -41,12 +41,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def _configure_data(measurements: Any) -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
     """Add the measurements of the data path."""
-    packing: argparse.ArgumentParser = measurements.add_parser("packing", help="the plan against other packing policies")
+    packing: argparse.ArgumentParser = measurements.add_parser(
+        "packing", help="the plan against other packing policies"
+    )
     packing.add_argument("--pairs", type=Path, required=True, help="JSON list of [tokens, tiles], alone or as `pairs`")
     packing.add_argument("--max-tokens", type=int, default=16384)
     packing.add_argument("--max-tiles", type=int, default=48)
     packing.add_argument("--block-size", type=int, default=8192, help="samples that are packed together")
-    loader: argparse.ArgumentParser = measurements.add_parser("loader", help="one loader worker against others' pipelines")
+    loader: argparse.ArgumentParser = measurements.add_parser(
+        "loader", help="one loader worker against others' pipelines"
+    )
     loader.add_argument("--shards", type=Path, help="folder of WebDataset tars; default: miniworld pages, made anew")
     loader.add_argument("--tokenizer", default="mini", help="folder with tokenizer.json, or `mini`")
     loader.add_argument("--samples", type=int, default=160, help="use the first so many; 0 = all")
@@ -116,6 +120,6 @@ def _packing(args: argparse.Namespace) -> tuple[dict[str, Any], Table]:
 def _loader(args: argparse.Namespace) -> tuple[dict[str, Any], Table]:
     from internvl_lab.bench.loader import LoaderSetting, bench_loader, loader_table
 
-    setting = LoaderSetting(args.shards, args.tokenizer, args.samples, args.seed, args.repeats)
+    setting = LoaderSetting(str(args.shards or ""), args.tokenizer, args.samples, args.seed, args.repeats)
     report = bench_loader(setting)
     return report, loader_table(report)
