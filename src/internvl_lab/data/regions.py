@@ -105,7 +105,9 @@ class RegionTargets:
         return self._ids[word]
 
 
-def _looks_at(size: tuple[int, int], regions: Sequence[Sequence[Any]], columns: int, rows: int) -> NDArray[np.bool_]:
+def _looks_at(
+    size: tuple[int, int], regions: Sequence[Sequence[Any]], columns: int, rows: int
+) -> NDArray[np.bool_]:
     """Say which cell of a (rows, columns) grid looks at which of K regions: (rows, columns, K) bool.
 
     A cell looks at a region when its centre lies in it, or the region's centre lies in the cell.

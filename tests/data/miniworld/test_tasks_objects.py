@@ -90,9 +90,7 @@ def test_existence_answers_are_right_balanced_and_often_hard() -> None:
         things = _things(draft)
         for question in _questions(draft, existence=True):
             match = re.search(r" an? (\w+) (\w+)\?", question.prompt)
-            known = (
-                any(_fits(question.prompt, thing) for thing in things) if match is None else match.groups() in things
-            )
+            known = any(_fits(question.prompt, thing) for thing in things) if match is None else match.groups() in things
             assert question.answer == ("yes" if known else "no")
         color, shape = re.findall(r"(\w+) (\w+)\?", draft.questions[0].prompt)[0]
         answers[draft.questions[0].answer] += 1
