@@ -41,7 +41,7 @@ def report() -> dict:
 def test_packs_hold_each_sample_once_and_oversize_is_named(report: dict) -> None:
     pairs = sizes()
     assert report["oversize"] == [7, 400]
-    assert sorted(sum(report["packs"], [])) == sorted(set(range(500)) - {7, 400})
+    assert sorted(number for pack in report["packs"] for number in pack) == sorted(set(range(500)) - {7, 400})
     for pack in report["packs"]:
         assert pairs[pack, 0].sum() <= 4096 and pairs[pack, 1].sum() <= 14
 

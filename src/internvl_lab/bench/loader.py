@@ -5,9 +5,9 @@ for each repeat, for each variant:  fresh process (the trainer) ── fork ─�
                                     its own CPU time, bytes of a pack       CPU time and peak memory (RUSAGE_CHILDREN)
 ```
 
-All variants read the same samples, cut the same tiles and pass each through JPEG; a run in which they differ in tiles or
-samples is refused. Ours hands out uint8 tiles, which the device normalises (0.3 ms of CPU a tile for the others). The
-index that ours reads is made once and not part of it: `index_ms_per_sample`.
+All variants read the same samples, cut the same tiles and pass each through JPEG; a run in which they differ in tiles
+or samples is refused. Ours hands out uint8 tiles, which the device normalises (0.3 ms of CPU a tile for the others).
+The index that ours reads is made once and not part of it: `index_ms_per_sample`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +76,8 @@ class LoaderSetting:
     """Use the first so many; 0 = all."""
     seed: int = 0
     repeats: int = 3
-    tiling: TilingConfig = TilingConfig()
-    packing: PackingConfig = PackingConfig(packs_per_step=1, group_window=1)
+    tiling: TilingConfig = field(default_factory=TilingConfig)
+    packing: PackingConfig = field(default_factory=lambda: PackingConfig(packs_per_step=1, group_window=1))
 
     def template(self) -> ChatTemplate:
         """Load the tokenizer; the mini one was trained without a system turn."""

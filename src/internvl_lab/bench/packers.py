@@ -1,4 +1,4 @@
-"""Packing policies of others, to compare with: each takes samples in order of arrival and returns packs of their numbers.
+"""Packing policies of others, to compare with: from samples in order of arrival to packs of their numbers.
 
 `official` is the authors' first-fit over the whole stream. `energon_knapsack` is the greedy knapsack of Megatron-LM's
 example for Energon (Energon itself leaves packing to its user), which bounds tokens only; here it also respects the

@@ -76,10 +76,10 @@ class PackingSetting:
         """Return (max_tokens, max_tiles)."""
         return self.max_tokens, self.max_tiles
 
-    def plan(self, sizes: Sizes, cost: Cost = Cost(1.0, 0.0, 0.0), packs_per_step: int = 1) -> Plan:
-        """Plan these (n, 2) sizes as training does."""
+    def plan(self, sizes: Sizes, cost: Cost | None = None, packs_per_step: int = 1) -> Plan:
+        """Plan these (n, 2) sizes as training does; without a cost, packs cost their tokens."""
         packing = PackingConfig(self.max_tokens, self.max_tiles, packs_per_step, self.block_size)
-        return Plan(SizesOnly(sizes), packing, self.seed, cost, packs_per_step)
+        return Plan(SizesOnly(sizes), packing, self.seed, cost or Cost(1.0, 0.0, 0.0), packs_per_step)
 
 
 def read_pairs(path: Path) -> Sizes:

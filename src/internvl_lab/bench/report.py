@@ -31,7 +31,7 @@ class Report:
 
 
 def write_json(report: Report | Mapping[str, Any], path: Path) -> None:
-    """Write a report, creating the folder: a `Report` with keys device, ours, peers, ratios, setting, or its own keys."""
+    """Write a report, creating the folder; a `Report` has the keys device, ours, peers, ratios, setting."""
     content = asdict(report) if isinstance(report, Report) else report
     text = json.dumps(content, indent=2)
     text = re.sub(r"\[[\s\d,]+\]", lambda numbers: re.sub(r"\s+", " ", numbers[0]), text)  # a pack on one line

@@ -66,8 +66,8 @@ class PackingConfig:
     policy: str = "pool"
     """`pool` (close to the lower bound) or `official` (the authors' first-fit, to reproduce their packs)."""
     max_cost_ratio: float | None = None
-    """Limit of a pack's cost, as a multiple of the block's mean pack; null = none. 1.1 trims the slowest ranks of a step
-    for a few more packs; a sample that alone costs more keeps its pack."""
+    """Limit of a pack's cost, as a multiple of the block's mean pack; null = none. A value such as 1.05 trims the
+    slowest ranks of a step for a few more packs; a sample that alone costs more has a pack to itself."""
 
     def __post_init__(self) -> None:
         """Refuse empty budgets."""

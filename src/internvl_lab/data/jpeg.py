@@ -4,10 +4,10 @@
 file bytes ── decode ──> (H, W, 3) or None: "ask Pillow"        tile ── reencode(quality) ──> (3, H, W), in place
 ```
 
-All three wrap libjpeg-turbo, so decoding and encoding agree bit by bit; only the way around it differs (no copies between
-libraries, 20-40 % less time). `jpeg_codec` proves it on this machine's builds before it hands the faster pair out,
-because a data stream must not depend on what is installed. Whatever simplejpeg warns about or refuses goes to Pillow, so
-that strictness and errors are Pillow's too.
+All three wrap libjpeg-turbo, so decoding and encoding agree bit by bit; only the way around it differs (fewer copies:
+a tile takes 1.0 instead of 1.4 ms, a worker a third less CPU time). `jpeg_codec` proves it on this machine's builds
+before it hands the faster pair out, because a data stream must not depend on what is installed. Whatever simplejpeg
+warns about or refuses goes to Pillow, so that strictness and errors are Pillow's too.
 """
 
 from __future__ import annotations

@@ -6,10 +6,10 @@ tokens, tiles (n,) ── visit in random order ──> pool of 100 ── oldes
                                                      └────────── refill ────────────────┘
 ```
 
-Two ways to fill, because neither wins everywhere: `fill_greedy` takes the largest fitting sample and is best when sizes
-are lumpy; `fill_exact` solves a two-dimensional subset-sum over the pool and is best when sizes vary. `pack_block` plans
-a block with both and keeps the shorter plan. Starting each pack from the oldest sample bounds how long a sample can
-wait. `bench packing` measures what this gives; the authors' policy is in `first_fit`.
+Two ways to fill, because neither wins everywhere: `fill_greedy` takes the largest fitting sample and is best when
+sizes are lumpy; `fill_exact` solves a two-dimensional subset-sum over the pool and is best when sizes vary.
+`pack_block` plans a block with both and keeps the shorter plan. Starting each pack from the oldest sample bounds how
+long a sample can wait. `bench packing` measures what this gives; the authors' policy is in `first_fit`.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def lower_bound(tokens: np.ndarray, tiles: np.ndarray, max_tokens: int, max_tile
 
 
 def strong_lower_bound(tokens: np.ndarray, tiles: np.ndarray, max_tokens: int, max_tiles: int) -> int:
-    """Return a bound that also knows that large samples cannot share a pack; at least `lower_bound`; tokens, tiles (n,).
+    """Return a bound that also knows that large samples cannot share a pack, for tokens, tiles (n,).
 
     At 8192 tokens and 24 tiles two samples of 13 tiles never share a pack: 5669 packs for the 5417 of `lower_bound`.
     """
