@@ -20,9 +20,10 @@ import numpy as np
 import pytest
 import torch
 
-from internvl_lab.config import PackingConfig, SourceConfig
+from internvl_lab.config import JpegConfig, PackingConfig, SourceConfig
 from internvl_lab.constants import IGNORE_INDEX
 from internvl_lab.data.batch import Batch
+from internvl_lab.data.encoding import SampleEncoder
 from internvl_lab.data.index import build_index
 from internvl_lab.data.loader import EMPTY_KEY, PackDataset, PackLoader
 from internvl_lab.data.mixture import Mixture
@@ -73,6 +74,16 @@ def test_batch_is_consistent(dataset: PackDataset) -> None:
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_workers_change_nothing(dataset: PackDataset, num_workers: int) -> None:
     assert digests(loader(dataset, num_workers=num_workers)) == digests(loader(dataset))
+
+
+def test_the_jpeg_backend_changes_no_bit(dataset: PackDataset, kit: SimpleNamespace, template: ChatTemplate) -> None:
+    pytest.importorskip("simplejpeg")
+    pytest.importorskip("cv2")
+    streams = []
+    for backend in ("pillow", "fast"):
+        encoder = SampleEncoder(template, kit.tiling, JpegConfig(backend=backend), "square", "sample")
+        streams.append(digests(loader(PackDataset(dataset.plan, encoder, 1), num_workers=1)))
+    assert streams[0] == streams[1] == digests(loader(dataset))
 
 
 def test_ranks_take_contiguous_slices_of_the_same_stream(dataset: PackDataset) -> None:

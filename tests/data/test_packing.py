@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from internvl_lab.data.packing import (
+    GREEDY_POOL_SIZE,
     POOL_SIZE,
     Budget,
     fill_exact,
@@ -17,7 +18,10 @@ from internvl_lab.data.packing import (
     lower_bound,
     pack_block,
     pack_pool,
+    strong_lower_bound,
 )
+
+SAMPLES = st.lists(st.tuples(st.integers(1, 50), st.integers(0, 9)), max_size=300)
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -33,7 +37,7 @@ def stream(n: int, lumpy: bool = False, seed: int = 3) -> tuple[np.ndarray, np.n
 
 
 @given(
-    st.lists(st.tuples(st.integers(1, 50), st.integers(0, 9)), max_size=300),
+    SAMPLES,
     st.integers(50, 200),
     st.integers(9, 30),
     st.integers(0, 5),
@@ -80,7 +84,7 @@ def test_block_keeps_the_shorter_of_both() -> None:
     items = list(zip(tokens[order].tolist(), tiles[order].tolist(), order.tolist(), strict=True))
     bound = lower_bound(tokens, tiles, 16384, 48)
     budget = Budget(16384, 48, tokens.sum() / bound, tiles.sum() / bound)
-    lengths = [len(pack_pool(items, budget, fill)) for fill in (fill_exact, fill_greedy)]
+    lengths = [len(pack_pool(items, budget, fill_exact)), len(pack_pool(items, budget, fill_greedy, GREEDY_POOL_SIZE))]
     assert len(pack_block(tokens, tiles, 16384, 48, rng(5))) == min(lengths)
 
 
@@ -104,3 +108,60 @@ def test_oversize_sample_is_refused_and_nothing_is_nothing() -> None:
     with pytest.raises(ValueError, match="exceeds the limits"):
         pack_block(np.array([5]), np.array([7]), 10, 6, rng())
     assert pack_block(np.array([], int), np.array([], int), 10, 6, rng()) == []
+
+
+@given(SAMPLES, st.floats(0.3, 2.0), st.integers(0, 5))
+def test_cost_is_a_third_limit(items: list[tuple[int, int]], ratio: float, seed: int) -> None:
+    tokens, tiles = (np.array([item[d] for item in items], dtype=np.int64) for d in (0, 1))
+    costs = tokens.astype(float) ** 2 + 100 * tiles
+    packs = pack_block(tokens, tiles, 120, 20, rng(seed), costs, ratio)
+    assert sorted(i for pack in packs for i in pack) == list(range(len(items)))
+    limit = ratio * costs.sum() / lower_bound(tokens, tiles, 120, 20)
+    for pack in packs:
+        assert tokens[pack].sum() <= 120 and tiles[pack].sum() <= 20
+        assert len(pack) == 1 or costs[pack].sum() <= limit * (1 + 1e-12)
+
+
+def test_a_loose_cost_limit_changes_nothing_and_a_tight_one_costs_packs() -> None:
+    tokens, tiles = stream(2000)
+    costs = 14e9 * tokens + 0.26e6 * tokens**2.0 + 0.74e12 * tiles
+    plain = pack_block(tokens, tiles, 16384, 48, rng())
+    assert pack_block(tokens, tiles, 16384, 48, rng(), costs, 100.0) == plain
+    limited = pack_block(tokens, tiles, 16384, 48, rng(), costs, 1.02)
+
+    def dearest(packs: list[list[int]]) -> float:
+        return max(costs[pack].sum() for pack in packs)
+
+    assert dearest(limited) <= 1.02 * costs.sum() / lower_bound(tokens, tiles, 16384, 48) < dearest(plain)
+    assert len(plain) <= len(limited) < 1.05 * len(plain)
+
+
+def test_strong_bound_knows_what_cannot_share_a_pack() -> None:
+    thirteen = np.full(10, 13)
+    assert lower_bound(thirteen * 256, thirteen, 8192, 24) == 6
+    assert strong_lower_bound(thirteen * 256, thirteen, 8192, 24) == 10
+    tiles = np.array([13, 13, 20, 11, 11, 4, 3])  # 20+4, 13+11, 13+11, 3: no three packs of 24 hold them
+    assert strong_lower_bound(tiles, tiles, 24, 24) == 4
+    assert strong_lower_bound(np.array([], int), np.array([], int), 24, 24) == 1
+
+
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=7))
+def test_strong_bound_never_exceeds_the_optimum(sizes: list[int]) -> None:
+    array = np.array(sizes)
+    best = fewest(sorted(sizes, reverse=True), 12)
+    assert lower_bound(array, array, 12, 12) <= strong_lower_bound(array, array, 12, 12) <= best
+
+
+def fewest(sizes: list[int], limit: int) -> int:
+    """Try all ways to put each sample into an open pack or a new one."""
+
+    def search(rest: list[int], packs: tuple[int, ...]) -> int:
+        if not rest:
+            return len(packs)
+        options = [search(rest[1:], (*packs, rest[0]))]
+        for i in range(len(packs)):
+            if packs[i] + rest[0] <= limit:
+                options.append(search(rest[1:], (*packs[:i], packs[i] + rest[0], *packs[i + 1 :])))
+        return min(options)
+
+    return search(sizes, ())

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from internvl_lab.config import PackingConfig
 from internvl_lab.data.mixture import Mixture
+from internvl_lab.data.packing import lower_bound
 from internvl_lab.data.plan import Anchor, Cost, Pack, Plan, balanced_order
 from internvl_lab.errors import ConfigError
 
@@ -188,6 +189,40 @@ def test_large_mixture_plans_in_time(mixture: Mixture, kit: SimpleNamespace) -> 
     start = time.process_time()
     plan.pack(0)
     assert time.process_time() - start < 2.0  # one block of 8192: measured 0.2 s
+
+
+def test_official_policy_is_as_pure_as_the_own(make_plan: MakePlan, kit: SimpleNamespace) -> None:
+    packing = replace(kit.packing, policy="official", group_window=1)
+    plan = make_plan(packing=packing)
+    expected = stream(plan, 60)
+    assert expected != stream(make_plan(packing=replace(kit.packing, group_window=1)), 60)
+    assert Counter(s for p in expected if p.epoch == 0 for s in p.samples).most_common(1)[0][1] == 1
+    resumed = make_plan(packing=packing)
+    resumed.seek(Anchor(*plan.anchor(52)))
+    assert [resumed.pack(k) for k in range(52, 60)] == expected[52:]
+    for pack in expected:
+        sizes = np.array([plan.mixture.size_of(*sample) for sample in pack.samples])
+        assert sizes[:, 0].sum() <= 400 and np.maximum(sizes[:, 1], 1).sum() <= 24
+
+
+def test_cost_limit_bounds_the_packs_of_a_block(make_plan: MakePlan, kit: SimpleNamespace) -> None:
+    packing = PackingConfig(max_tokens=400, max_tiles=24, block_size=100, group_window=1)
+    free, limited = (make_plan(packing=replace(packing, max_cost_ratio=r)) for r in (None, 1.05))
+    mean = sum(cost_of(free, free.pack(k)) for k in range(free.packs_in_epoch(0))) / lower_bound(
+        free.mixture.tokens, free.mixture.tiles, 400, 24
+    )
+
+    def dearest(plan: Plan) -> float:
+        packs = [plan.pack(k) for k in range(plan.packs_in_epoch(0))]
+        return max(cost_of(plan, pack) for pack in packs if len(pack.samples) > 1)
+
+    assert dearest(limited) <= 1.05 * mean < dearest(free)
+
+
+def test_blocks_of_an_epoch_hold_each_sample_once(make_plan: MakePlan) -> None:
+    blocks = list(make_plan().blocks(0))
+    assert len(blocks) == 3
+    assert sorted(np.concatenate([pack for block in blocks for pack in block])) == list(range(100))
 
 
 def test_refusal(make_plan: MakePlan) -> None:

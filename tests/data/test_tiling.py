@@ -147,6 +147,27 @@ def test_tiles_are_writable_and_the_image_is_left_alone(resize: str, size: tuple
     assert image.tobytes() == before
 
 
+@given(st.integers(1, 3000), st.integers(1, 3000), st.integers(1, 24), st.integers(1, 24))
+def test_grid_is_the_closest_of_all(width: int, height: int, min_tiles: int, max_tiles: int) -> None:
+    min_tiles = min(min_tiles, max_tiles)
+    columns, rows = choose_grid(width, height, min_tiles, max_tiles, 448)
+    assert min_tiles <= columns * rows <= max_tiles
+    grids = [(c, r) for c in range(1, 25) for r in range(1, 25) if min_tiles <= c * r <= max_tiles]
+    assert abs(width / height - columns / rows) == min(abs(width / height - c / r) for c, r in grids)
+
+
+@given(st.integers(1, 200), st.integers(1, 200), st.integers(1, 12), st.booleans())
+@settings(max_examples=30)
+def test_pixels_tile_like_their_image(width: int, height: int, max_tiles: int, thumbnail: bool) -> None:
+    pixels = np.random.default_rng(width).integers(0, 256, (height, width, 3), np.uint8)
+    pixels.flags.writeable = False
+    for resize in ("torch", "pillow"):
+        cfg = TilingConfig(tile_size=16, resize=resize)
+        tiles = tile_image(pixels, cfg, max_tiles, thumbnail)
+        assert np.array_equal(tiles, tile_image(Image.fromarray(pixels), cfg, max_tiles, thumbnail))
+        assert len(tiles) == count_tiles(width, height, cfg, max_tiles, thumbnail) and tiles.flags.writeable
+
+
 def test_other_modes_are_refused() -> None:
     with pytest.raises(ValueError, match="not L"):
         tile_image(Image.new("L", (5, 5)), TilingConfig())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,10 +30,13 @@ class Report:
     """What was measured: sizes, dtype, seed, repeats."""
 
 
-def write_json(report: Report, path: Path) -> None:
-    """Write the report, creating the folder: keys device, ours, peers, ratios, setting."""
+def write_json(report: Report | Mapping[str, Any], path: Path) -> None:
+    """Write a report, creating the folder; a `Report` has the keys device, ours, peers, ratios, setting."""
+    content = asdict(report) if isinstance(report, Report) else report
+    text = json.dumps(content, indent=2)
+    text = re.sub(r"\[[\s\d,]+\]", lambda numbers: re.sub(r"\s+", " ", numbers[0]), text)  # a pack on one line
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(asdict(report), indent=2) + "\n", encoding="utf-8")
+    path.write_text(text + "\n", encoding="utf-8")
 
 
 def summary_table(report: Report) -> Table:

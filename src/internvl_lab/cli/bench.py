@@ -1,18 +1,21 @@
-"""`bench`: measure a training step, the loss head or packed attention against named peers on one CPU thread."""
+"""`bench`: measure a step, the loss head, packed attention, packing or the loader against named peers on one thread."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from internvl_lab.bench import Report
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the measurements `step`, `head` and `attention` with their options."""
-    measurements = parser.add_subparsers(dest="measurement", required=True, metavar="step|head|attention")
+    """Add the measurements with their options."""
+    names = "step|head|attention|packing|loader"
+    measurements = parser.add_subparsers(dest="measurement", required=True, metavar=names)
     step = measurements.add_parser("step", help="a training step against transformers' padded and packed steps")
     step.add_argument("--size", default="small", choices=("small", "tiny"), help="tiny is for tests")
     step.add_argument("--samples", type=int, help="default: the size's own")
@@ -29,9 +32,29 @@ def configure(parser: argparse.ArgumentParser) -> None:
     attention.add_argument("--head-size", type=int, default=64)
     for measurement in (step, head, attention):
         measurement.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+    packing, loader = _configure_data(measurements)
+    for measurement in (step, head, attention, packing, loader):
         measurement.add_argument("--repeats", type=int, default=3)
         measurement.add_argument("--seed", type=int, default=0)
         measurement.add_argument("--json", type=Path, metavar="FILE", help="write the report there as well")
+
+
+def _configure_data(measurements: Any) -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
+    """Add the measurements of the data path."""
+    packing: argparse.ArgumentParser = measurements.add_parser(
+        "packing", help="the plan against other packing policies"
+    )
+    packing.add_argument("--pairs", type=Path, required=True, help="JSON list of [tokens, tiles], alone or as `pairs`")
+    packing.add_argument("--max-tokens", type=int, default=16384)
+    packing.add_argument("--max-tiles", type=int, default=48)
+    packing.add_argument("--block-size", type=int, default=8192, help="samples that are packed together")
+    loader: argparse.ArgumentParser = measurements.add_parser(
+        "loader", help="one loader worker against others' pipelines"
+    )
+    loader.add_argument("--shards", type=Path, help="folder of WebDataset tars; default: miniworld pages, made anew")
+    loader.add_argument("--tokenizer", default="mini", help="folder with tokenizer.json, or `mini`")
+    loader.add_argument("--samples", type=int, default=160, help="use the first so many; 0 = all")
+    return packing, loader
 
 
 def execute(args: argparse.Namespace) -> None:
@@ -44,6 +67,12 @@ def execute(args: argparse.Namespace) -> None:
 
     if args.repeats < 1:
         raise ConfigError("--repeats must be at least 1")
+    if args.measurement in ("packing", "loader"):
+        report, table = {"packing": _packing, "loader": _loader}[args.measurement](args)
+        if args.json:
+            write_json(report, args.json)
+        Console().print(table)
+        return
     report = {"step": _step, "head": _head, "attention": _attention}[args.measurement](args)
     if args.json:  # first, so that a terminal's trouble cannot lose a measurement
         write_json(report, args.json)
@@ -78,3 +107,19 @@ def _attention(args: argparse.Namespace) -> Report:
 
     setting = AttentionSetting(args.tokens, args.samples, args.heads, args.key_value_heads, args.head_size, args.dtype)
     return bench_attention(setting, args.repeats, args.seed)
+
+
+def _packing(args: argparse.Namespace) -> tuple[dict[str, Any], Table]:
+    from internvl_lab.bench.packing import PackingSetting, bench_packing, packing_table, read_pairs
+
+    setting = PackingSetting(args.max_tokens, args.max_tiles, args.block_size, args.seed, args.repeats)
+    report = bench_packing(read_pairs(args.pairs), setting)
+    return report, packing_table(report)
+
+
+def _loader(args: argparse.Namespace) -> tuple[dict[str, Any], Table]:
+    from internvl_lab.bench.loader import LoaderSetting, bench_loader, loader_table
+
+    setting = LoaderSetting(str(args.shards or ""), args.tokenizer, args.samples, args.seed, args.repeats)
+    report = bench_loader(setting)
+    return report, loader_table(report)

@@ -39,9 +39,14 @@ class JpegConfig:
     enabled: bool = True
     min_quality: int = 75
     max_quality: int = 100
+    backend: str = field(default="auto", repr=False)
+    """Codec of all JPEG work: `fast` (extra `[fast]`), `pillow`, or `auto` = the first that is there. Same bits, so no
+    part of the data's fingerprint (its repr)."""
 
     def __post_init__(self) -> None:
-        """Refuse qualities outside 1..100."""
+        """Refuse qualities outside 1..100 and unknown codecs."""
+        if self.backend not in ("auto", "pillow", "fast"):
+            raise ConfigError(f"data.jpeg.backend={self.backend!r} must be auto, pillow or fast")
         if not 1 <= self.min_quality <= self.max_quality <= 100:
             raise ConfigError(f"jpeg: qualities {self.min_quality}..{self.max_quality} must lie in 1..100")
 
@@ -58,10 +63,21 @@ class PackingConfig:
     """Samples that are shuffled and packed together; the resume unit of the plan."""
     group_window: int = 8
     """Steps inside which packs of like cost are put into the same step; 1 = off."""
+    policy: str = "pool"
+    """`pool` (close to the lower bound) or `official` (the authors' first-fit, to reproduce their packs)."""
+    max_cost_ratio: float | None = None
+    """Limit of a pack's cost, as a multiple of the block's mean pack; null = none. A value such as 1.05 trims the
+    slowest ranks of a step for a few more packs; a sample that alone costs more has a pack to itself."""
 
     def __post_init__(self) -> None:
         """Refuse empty budgets."""
         at_least(self, "packing", 1, "max_tokens", "max_tiles", "packs_per_step", "block_size", "group_window")
+        if self.policy not in ("pool", "official"):
+            raise ConfigError(f"packing.policy={self.policy!r} must be pool or official")
+        if self.max_cost_ratio is not None and not (self.max_cost_ratio > 0 and self.policy == "pool"):
+            raise ConfigError(
+                f"packing.max_cost_ratio={self.max_cost_ratio} must be positive, and null for policy=official"
+            )
 
 
 @dataclass(frozen=True)

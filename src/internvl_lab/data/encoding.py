@@ -2,7 +2,7 @@
 
 ::
 
-    image bytes ── decode_image ──> RGB ── tile_image ──> (N, S, S, 3) ── jpeg_augment ──> tiles (N, 3, S, S) uint8
+    image bytes ── decode_pixels ─> RGB ── tile_image ──> (N, S, S, 3) ── jpeg_augment ──> tiles (N, 3, S, S) uint8
                                               │ N * visual tokens a tile
     turns ─────────────────────────── ChatTemplate.encode ── shift by one ──> input_ids, labels, loss_weights (T,)
 
@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 
 from internvl_lab.config import JpegConfig, SourceConfig, TilingConfig
 from internvl_lab.constants import IGNORE_INDEX
+from internvl_lab.data.jpeg import JpegCodec, jpeg_codec
 from internvl_lab.data.regions import RegionTargets, regions_by_image
 from internvl_lab.data.tiling import count_tiles, tile_budget, tile_image
-from internvl_lab.data.transforms import decode_image, jpeg_augment
+from internvl_lab.data.transforms import decode_pixels, jpeg_augment
 from internvl_lab.data.weights import token_weights
 from internvl_lab.text.template import ChatTemplate, Ids
 
@@ -73,6 +74,11 @@ class SampleEncoder:
         self.averaging, self.unit = averaging, unit
         self.regions = RegionTargets(template, tiling) if regions else None
 
+    @property
+    def codec(self) -> JpegCodec:
+        """Return what decodes and re-encodes JPEG; looked up, because it does not travel to a worker."""
+        return jpeg_codec(self.jpeg.backend)
+
     def encode(
         self,
         record: Record,
@@ -93,9 +99,9 @@ class SampleEncoder:
             augment: False switches augmentation off (validation).
 
         Raises:
-            SampleError: an image or the text is unusable; see `decode_image` and `ChatTemplate.encode`.
+            SampleError: an image or the text is unusable; see `decode_pixels` and `ChatTemplate.encode`.
         """
-        pictures = [decode_image(data, record.key) for data in images]
+        pictures = [decode_pixels(data, record.key, self.codec) for data in images]
         limit, thumbnail = self._limits(len(pictures), source.max_tiles, record.is_video)
         groups = [tile_image(picture, self.tiling, limit, thumbnail) for picture in pictures]
         counts = [len(group) * self.tiling.num_visual_tokens for group in groups]
@@ -104,7 +110,7 @@ class SampleEncoder:
         weights = token_weights(labels, _shift(encoded.response_ids, -1), self.averaging, self.unit)
         if self.regions is not None and pictures:
             rng = sample_rng(seed, epoch, f"{record.key}/regions")
-            sizes = [picture.size for picture in pictures]
+            sizes = [(picture.shape[1], picture.shape[0]) for picture in pictures]
             self._add_regions(record, sizes, (limit, thumbnail), encoded.input_ids, labels, weights, rng)
         tiles = self._stack(groups)
         if augment and source.jpeg and self.jpeg.enabled and not record.is_video and len(tiles):

@@ -18,7 +18,7 @@ from __future__ import annotations
 import threading
 from bisect import bisect_right, insort
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from internvl_lab.config import PackingConfig
+from internvl_lab.data.first_fit import pack_first_fit
 from internvl_lab.data.mixture import Mixture, hash16
 from internvl_lab.data.packing import lower_bound, pack_block
 from internvl_lab.errors import ConfigError
@@ -124,8 +125,14 @@ class Plan:
 
     def packs_in_epoch(self, epoch: int) -> int:
         """Count the packs of one epoch; plans all its blocks."""
-        with self._lock:
-            return sum(len(self._block(epoch, block)) for block in range(self._num_blocks(epoch)))
+        return sum(map(len, self.blocks(epoch)))
+
+    def blocks(self, epoch: int) -> Iterator[list[NDArray[np.int64]]]:
+        """Yield the packs of each block of an epoch, before grouping, as (s,) positions in the mixture."""
+        for block in range(self._num_blocks(epoch)):
+            with self._lock:
+                packs = self._block(epoch, block)
+            yield packs
 
     @property
     def fill_stats(self) -> dict[str, float]:
@@ -172,7 +179,7 @@ class Plan:
         order keeps the window from running from cheap to dear.
         """
         packs = self._stream(window * self.window_size, self.window_size)
-        costs = np.array([self._cost(positions) for _, positions in packs])
+        costs = np.array([self._sample_costs(positions).sum() for _, positions in packs])
         steps = np.argsort(costs, kind="stable").reshape(-1, self.packs_per_step)
         rng = np.random.default_rng([self.seed, window, _WINDOW_STREAM])
         ordered = [step[i] for step in rng.permutation(steps) for i in balanced_order(costs[step])]
@@ -206,8 +213,13 @@ class Plan:
             return []
         rows = order[len(order) * block // count : len(order) * (block + 1) // count]
         rng = np.random.default_rng([self.seed, epoch, block, _BLOCK_STREAM])
-        limits = self.packing.max_tokens, self.packing.max_tiles
-        return [rows[pack] for pack in pack_block(self.mixture.tokens[rows], self.mixture.tiles[rows], *limits, rng)]
+        needs = self.mixture.tokens[rows], self.mixture.tiles[rows], self.packing.max_tokens, self.packing.max_tiles
+        if self.packing.policy == "official":
+            return [rows[pack] for pack in pack_first_fit(*needs, rng)]
+        if self.packing.max_cost_ratio is None:
+            return [rows[pack] for pack in pack_block(*needs, rng)]
+        costs = self._sample_costs(rows)
+        return [rows[pack] for pack in pack_block(*needs, rng, costs, self.packing.max_cost_ratio)]
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
         """Return the order of an epoch's samples."""
@@ -217,15 +229,10 @@ class Plan:
         """Count the blocks of an epoch; 0 if chance gave it no sample (a small source with repeat < 1)."""
         return -(-len(self._order(epoch)) // self.packing.block_size)
 
-    def _cost(self, positions: NDArray[np.int64]) -> float:
-        """Model the cost of one pack."""
-        tokens, tiles = self.mixture.tokens[positions], self.mixture.tiles[positions]
-        squares = float(np.square(tokens).sum())
-        return (
-            self.cost.tokens * float(tokens.sum())
-            + self.cost.tokens_squared * squares
-            + self.cost.tiles * int(tiles.sum())
-        )
+    def _sample_costs(self, positions: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Model the cost of each sample, (n,); a pack costs the sum of its samples'."""
+        tokens, tiles = self.mixture.tokens[positions].astype(np.float64), self.mixture.tiles[positions]
+        return self.cost.tokens * tokens + self.cost.tokens_squared * np.square(tokens) + self.cost.tiles * tiles
 
     def _remember(self, anchor: Anchor) -> None:
         """Insert an anchor unless it is known."""

@@ -94,12 +94,12 @@ def tile_budget(num_images: int, max_tiles: int) -> int:
 
 
 def tile_image(
-    image: Image.Image, cfg: TilingConfig, max_tiles: int | None = None, thumbnail: bool | None = None
+    image: Image.Image | Pixels, cfg: TilingConfig, max_tiles: int | None = None, thumbnail: bool | None = None
 ) -> Pixels:
     """Cut an RGB image into tiles, row by row, the thumbnail last.
 
     Args:
-        image: mode RGB.
+        image: mode RGB, or its pixels (H, W, 3) uint8; only read.
         max_tiles, thumbnail: as in `count_tiles`.
 
     Returns:
@@ -108,12 +108,14 @@ def tile_image(
     Raises:
         ValueError: the image is not RGB.
     """
-    if image.mode != "RGB":
+    if isinstance(image, Image.Image) and image.mode != "RGB":
         raise ValueError(f"tile_image needs mode RGB, not {image.mode}: transforms.decode_image converts")
-    columns, rows = _grid(image.width, image.height, cfg, max_tiles)
+    pixels = np.asarray(image)
+    height, width, _ = pixels.shape
+    columns, rows = _grid(width, height, cfg, max_tiles)
     edge = cfg.tile_size
     num_tiles, thumb = columns * rows, _has_thumbnail(columns * rows, cfg, thumbnail)
-    resize = _RESIZERS[cfg.resize](image)
+    resize = _RESIZERS[cfg.resize](pixels)
     whole = resize(columns * edge, rows * edge)
     if num_tiles == 1:
         return whole[None]
@@ -136,9 +138,8 @@ def _has_thumbnail(num_tiles: int, cfg: TilingConfig, thumbnail: bool | None) ->
     return num_tiles != 1 and (cfg.use_thumbnail if thumbnail is None else thumbnail)
 
 
-def _torch_resizer(image: Image.Image) -> Callable[[int, int], Pixels]:
-    """Return resize(width, height) -> (height, width, 3) uint8, the pixels converted once for grid and thumbnail."""
-    pixels = np.asarray(image)
+def _torch_resizer(pixels: Pixels) -> Callable[[int, int], Pixels]:
+    """Return resize(width, height) -> (height, width, 3) uint8 of pixels (H, W, 3)."""
     with warnings.catch_warnings():  # "not writable": the array is only read, and a copy of a scanned page costs 15 ms
         warnings.simplefilter("ignore", UserWarning)
         batch = torch.from_numpy(pixels)[None]
@@ -148,7 +149,7 @@ def _torch_resizer(image: Image.Image) -> Callable[[int, int], Pixels]:
 
     def resize(width: int, height: int) -> Pixels:
         """Return the picture at another size: (height, width, 3) uint8."""
-        if image.size == (width, height):
+        if pixels.shape == (height, width, 3):
             return pixels.copy()
         scaled = F.interpolate(channels_last, size=(height, width), mode="bicubic", antialias=True)
         result: Pixels = scaled[0].permute(1, 2, 0).numpy()
@@ -157,13 +158,14 @@ def _torch_resizer(image: Image.Image) -> Callable[[int, int], Pixels]:
     return resize
 
 
-def _pillow_resizer(image: Image.Image) -> Callable[[int, int], Pixels]:
+def _pillow_resizer(pixels: Pixels) -> Callable[[int, int], Pixels]:
     """Return the same as `_torch_resizer`, with Pillow's bicubic filter: the authors' pixels."""
+    image = Image.fromarray(pixels)
 
     def resize(width: int, height: int) -> Pixels:
         """Return the picture at another size: (height, width, 3) uint8."""
         if image.size == (width, height):
-            return np.array(image)
+            return pixels.copy()
         return np.array(image.resize((width, height), Image.Resampling.BICUBIC))
 
     return resize

@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile, ImageOps
 
 from internvl_lab.config import JpegConfig
+from internvl_lab.data.jpeg import JpegCodec, jpeg_codec
 from internvl_lab.errors import SampleError
 
 MAX_PIXELS = 178_956_970
 """Largest image that is decoded: where Pillow itself stops by default (2 * 1 GiB / 4 / 3). Held here as well, because
 any library may set `Image.MAX_IMAGE_PIXELS` to None for the whole process."""
 
+_JPEG_START = b"\xff\xd8"
 _WHITE = (255, 255, 255, 255)
 _SWAPPING_ORIENTATIONS = (5, 6, 7, 8)
 
@@ -54,6 +56,24 @@ def decode_image(data: bytes, key: str) -> Image.Image:
         raise SampleError(key, "corrupt_image", f"{type(error).__name__}: {error}") from error
 
 
+def decode_pixels(data: bytes, key: str, codec: JpegCodec) -> NDArray[np.uint8]:
+    """Decode an image file to the pixels of `decode_image`, through a faster codec where the file allows it.
+
+    Args:
+        data, key: as in `decode_image`.
+        codec: decodes upright three-channel JPEGs; all else, and what it finds a fault with, is Pillow's.
+
+    Returns:
+        (H, W, 3) uint8, perhaps read-only.
+
+    Raises:
+        SampleError: as in `decode_image`.
+    """
+    if data[:2] == _JPEG_START and (pixels := _decode_jpeg(data, key, codec)) is not None:
+        return pixels
+    return np.asarray(decode_image(data, key))
+
+
 def read_image_size(data: bytes, key: str) -> tuple[int, int]:
     """Return (width, height) in pixels as `decode_image` gives them, EXIF orientation applied, from the header alone.
 
@@ -83,19 +103,31 @@ def jpeg_augment(tiles: NDArray[np.uint8], cfg: JpegConfig, rng: np.random.Gener
         rng: the only source of chance: N qualities are drawn from it, in the order of the tiles.
 
     Returns:
-        (N, H, W, 3) uint8.
+        (N, H, W, 3) uint8, in memory (N, 3, H, W).
     Source: InternVL 2.5, section 3.4; authors' `train/dataset.py`: probability 1, 4:2:0 chroma (Pillow's default).
     """
     if not cfg.enabled or len(tiles) == 0:
         return tiles
     qualities = rng.integers(cfg.min_quality, cfg.max_quality, size=len(tiles), endpoint=True)
+    codec = jpeg_codec(cfg.backend)
     num_tiles, height, width, channels = tiles.shape
-    augmented = np.empty((num_tiles, channels, height, width), np.uint8).transpose(0, 2, 3, 1)
-    for tile, quality, target in zip(tiles, qualities, augmented, strict=True):
-        buffer = io.BytesIO()
-        Image.fromarray(tile).save(buffer, "JPEG", quality=int(quality))
-        target[...] = np.asarray(Image.open(buffer, formats=("JPEG",)))
-    return augmented
+    augmented = np.empty((num_tiles, channels, height, width), np.uint8)
+    for tile, quality, out in zip(tiles, qualities.tolist(), augmented, strict=True):
+        codec.reencode(tile, quality, out)
+    return augmented.transpose(0, 2, 3, 1)
+
+
+def _decode_jpeg(data: bytes, key: str, codec: JpegCodec) -> NDArray[np.uint8] | None:
+    """Decode an upright RGB JPEG to (H, W, 3); None for any other file, and for those that Pillow has to judge."""
+    try:
+        image = _open(data, key)
+        if image.format != "JPEG" or image.mode != "RGB" or _orientation(image) != 1:
+            return None
+    except SampleError:
+        raise
+    except Exception:  # `decode_image` says what is wrong
+        return None
+    return codec.decode(data)
 
 
 def _open(data: bytes, key: str) -> Image.Image:
