@@ -11,6 +11,7 @@ from typing import Any
 
 from internvl_lab.evaluation.metrics.boxes import (
     BOX_SCALE,
+    box_hit,
     box_iou,
     iou_at_50,
     is_box_hit,
@@ -18,7 +19,14 @@ from internvl_lab.evaluation.metrics.boxes import (
     parse_box,
 )
 from internvl_lab.evaluation.metrics.captions import cider_d
-from internvl_lab.evaluation.metrics.choices import grouped_choice, is_right_choice, mmbench_circular, multiple_choice
+from internvl_lab.evaluation.metrics.choices import (
+    choice_or_word,
+    grouped_choice,
+    is_choice_or_word,
+    is_right_choice,
+    mmbench_circular,
+    multiple_choice,
+)
 from internvl_lab.evaluation.metrics.documents import anls, anls_of, is_relaxed, relaxed_accuracy
 from internvl_lab.evaluation.metrics.exact import (
     accuracy,
@@ -31,7 +39,7 @@ from internvl_lab.evaluation.metrics.exact import (
 )
 from internvl_lab.evaluation.metrics.mathvista import is_mathvista, mathvista
 from internvl_lab.evaluation.metrics.mmmu import is_mmmu, mmmu
-from internvl_lab.evaluation.metrics.ocr import is_ocrbench, ocrbench, score_vcr, vcr
+from internvl_lab.evaluation.metrics.ocr import contained, is_contained, is_ocrbench, ocrbench, score_vcr, vcr
 from internvl_lab.evaluation.metrics.pairs import average
 from internvl_lab.evaluation.metrics.vqa import vqa_accuracy, vqa_score
 from internvl_lab.evaluation.metrics.yes_no import hallusion, is_hallusion, is_mme, is_pope, mme, pope
@@ -42,8 +50,11 @@ __all__ = [
     "METRICS",
     "accuracy",
     "anls",
+    "box_hit",
     "box_iou",
+    "choice_or_word",
     "cider_d",
+    "contained",
     "exact_match",
     "gqa",
     "grouped_choice",
@@ -74,7 +85,10 @@ Judge = Callable[[str, Any], float]
 METRICS: dict[str, tuple[Metric, Judge | None]] = {
     "accuracy": (accuracy, is_same_word),
     "anls": (anls, anls_of),
+    "box_hit": (box_hit, is_box_hit),
+    "choice_or_word": (choice_or_word, is_choice_or_word),
     "cider_d": (cider_d, None),  # a caption has no score without the other images
+    "contained": (contained, is_contained),
     "exact_match": (exact_match, is_exact),
     "gqa": (gqa, is_gqa),
     "grouped_choice": (grouped_choice, is_right_choice),

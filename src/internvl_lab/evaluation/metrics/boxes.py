@@ -71,6 +71,15 @@ def is_box_hit(prediction: str, reference: str) -> bool:
     return found is not None and box_iou(found, wanted) >= IOU_THRESHOLD
 
 
+def box_hit(predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
+    """Return {"box_hit": share of answers with one well-formed box of IoU >= 0.5}, miniworld's rule.
+
+    Raises:
+        ValueError: no answers, not as many as references, or a reference without a box.
+    """
+    return {"box_hit": share(is_box_hit, predictions, references)}
+
+
 def is_grounded(prediction: str, reference: Any) -> bool:
     """Say whether the first box of an answer has IoU >= 0.5 with the reference, in pixels and float32.
 

@@ -11,7 +11,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from internvl_lab.evaluation.metrics.pairs import answers_of, average, field, optional, options_of, paired
+from internvl_lab.evaluation.metrics.exact import is_same_word
+from internvl_lab.evaluation.metrics.pairs import (
+    answers_of,
+    average,
+    field,
+    optional,
+    options_of,
+    paired,
+    share,
+)
 
 NO_OPTION = "Z"
 DEFAULT_LETTERS = "ABCDEFGH"
@@ -128,6 +137,23 @@ def mmbench_circular(predictions: Sequence[str], references: Sequence[Any]) -> d
         "mmbench_circular": average(all(rights) for rights in groups.values()),
         "vanilla": average(right for rights in groups.values() for right in rights),
     }
+
+
+def is_choice_or_word(prediction: str, reference: Any) -> bool:
+    """Say whether an answer names the right option, or without options equals the reference but for case."""
+    return (is_right_choice if options_of(reference) else is_same_word)(prediction, reference)
+
+
+def choice_or_word(predictions: Sequence[str], references: Sequence[Any]) -> dict[str, float]:
+    """Return {"choice_or_word": share of right answers} over a mixture of choices and short answers.
+
+    Args:
+        references: as in `multiple_choice`; a dict without options is a short answer.
+    Raises:
+        ValueError: no answers, or not as many as references.
+    Source: authors' `internvl_chat/eval/mantis_eval/evaluate_mantis.py`, overall accuracy.
+    """
+    return {"choice_or_word": share(is_choice_or_word, predictions, references)}
 
 
 def grouped_choice(predictions: Sequence[str], references: Sequence[Any]) -> dict[str, float]:

@@ -52,7 +52,10 @@ def extract_by_rules(response: str, reference: Any) -> str:
     if _is_choice(reference):
         letters = _LETTER.findall(text) or _CAPITAL.findall(text)
         return letters[-1].upper() if letters else text
-    pattern = _LIST if optional(reference, "answer_type") == "list" else _NUMBER
+    kind = optional(reference, "answer_type")
+    if kind == "text":
+        return text.strip("$\"' ")
+    pattern = _LIST if kind == "list" else _NUMBER
     found = pattern.findall(text) or pattern.findall(response)
     return found[-1].replace(",", "") if found and pattern is _NUMBER else (found or [text])[-1]
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from difflib import SequenceMatcher
 from typing import Any
 
-from internvl_lab.evaluation.metrics.pairs import answers_of, average, optional, paired
+from internvl_lab.evaluation.metrics.pairs import answers_of, average, optional, paired, share
 
 FORMULAS = "Handwritten Mathematical Expression Recognition"
 RECOGNITION = (
@@ -80,6 +80,27 @@ def ocrbench(predictions: Sequence[str], references: Sequence[Any]) -> dict[str,
     total = float(sum(sum(group) for group in rights.values()))
     read = {"Text Recognition": sum(counts.get(name, 0.0) for name in RECOGNITION)} if counts else {}
     return {"ocrbench": total, "accuracy": total / len(predictions), **read, **counts}
+
+
+def is_contained(prediction: str, reference: Any) -> bool:
+    """Say whether the answer contains one of the references, but for case and dots.
+
+    Source: VLMEvalKit, `vlmeval/dataset/image_vqa.py`, `MTVQADataset`.
+    """
+    found = prediction.lower().replace(".", "")
+    return any(answer.lower().replace(".", "") in found for answer in answers_of(reference))
+
+
+def contained(predictions: Sequence[str], references: Sequence[Any]) -> dict[str, float]:
+    """Return {"contained": share of answers that contain a reference}.
+
+    Args:
+        references: a str, a list of acceptable str, or a dict with `answer`.
+    Raises:
+        ValueError: no answers, or not as many as references.
+    Source: see `is_contained`.
+    """
+    return {"contained": share(is_contained, predictions, references)}
 
 
 def vcr(predictions: Sequence[str], references: Sequence[Any]) -> dict[str, float]:
