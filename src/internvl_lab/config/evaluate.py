@@ -22,7 +22,7 @@ class EvaluateConfig:
     checkpoint: str
     """Run folder, weights folder or asset:NAME."""
     tasks: tuple[str, ...]
-    """Benchmarks, capabilities (all benchmarks of one), miniworld, or single tasks of miniworld."""
+    """Benchmarks, `all_<capability>`, miniworld, or single tasks of miniworld."""
     out: str = "outputs/evaluation"
     data: str = "data/benchmarks"
     """Folder with the benchmarks' files, as each says where they belong."""

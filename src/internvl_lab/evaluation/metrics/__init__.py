@@ -46,6 +46,7 @@ from internvl_lab.evaluation.metrics.yes_no import hallusion, is_hallusion, is_m
 
 __all__ = [
     "BOX_SCALE",
+    "CHOICE_METRICS",
     "JUDGES",
     "METRICS",
     "accuracy",
@@ -106,3 +107,6 @@ METRICS: dict[str, tuple[Metric, Judge | None]] = {
     "vqa_accuracy": (vqa_accuracy, vqa_score),
 }
 """Name to the metric over all answers, and the score of one answer, 0 to 1, where one has any."""
+
+CHOICE_METRICS = ("multiple_choice", "mmbench_circular", "grouped_choice")
+"""Metrics whose questions must have options."""
