@@ -65,7 +65,12 @@ def test_dry_run(target: str, tmp_path: Path) -> None:
     if target in NEED_NO_ENVIRONMENT:
         assert "requirements.lock" not in recipe or target == "lock"
     else:
-        steps = ["-m venv", '"torch==', "--require-hashes --no-deps -r requirements.lock", "--no-deps --no-build-isolation -e ."]
+        steps = [
+            "-m venv",
+            '"torch==',
+            "--require-hashes --no-deps -r requirements.lock",
+            "--no-deps --no-build-isolation -e .",
+        ]
         places = [recipe.index(step) for step in [*steps, COMMANDS[target]]]
         assert places == sorted(places)
 

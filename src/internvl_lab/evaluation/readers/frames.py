@@ -25,7 +25,7 @@ def spread_frames(num_frames: int, wanted: int, fps: float, bound: tuple[float, 
     """Choose the middle frame of each of `wanted` equal parts of a video, or of the part between two seconds.
 
     Returns:
-        Rising frame numbers; fewer than wanted where the video has fewer.
+        Rising frame numbers; all of them, and not some twice, where the video has no more than wanted.
     Raises:
         ValueError: no frames or none wanted.
     Source: authors' `internvl_chat/eval/mvbench/evaluate_mvbench.py`, `get_index`.
@@ -34,6 +34,8 @@ def spread_frames(num_frames: int, wanted: int, fps: float, bound: tuple[float, 
         raise ValueError(f"num_frames={num_frames}, wanted={wanted}")
     last = num_frames - 1
     start, end = (0, last) if bound is None else (max(0, round(bound[0] * fps)), min(round(bound[1] * fps), last))
+    if 0 <= end - start < wanted:
+        return list(range(start, end + 1))
     part = (end - start) / wanted
     chosen = (int(start + part / 2 + round(part * i)) for i in range(wanted))
     return list(dict.fromkeys(min(max(index, 0), last) for index in chosen))
