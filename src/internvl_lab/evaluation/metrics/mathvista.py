@@ -47,17 +47,18 @@ def extract_official(response: str, reference: Any) -> str | None:
 
 def extract_by_rules(response: str, reference: Any) -> str:
     """Extract an answer where the benchmark would ask its judge: what is stated as the answer, else the end."""
-    stated = [*_BOXED.findall(response)] or [m.strip() for m in _STATED.findall(response)] or [response.strip()]
-    text = stated[-1].strip().rstrip(".").strip()
+    boxed: list[str] = _BOXED.findall(response)
+    stated: list[str] = _STATED.findall(response)
+    text = (boxed or stated or [response])[-1].strip().rstrip(".").strip()
     if _is_choice(reference):
-        letters = _LETTER.findall(text) or _CAPITAL.findall(text)
+        letters: list[str] = _LETTER.findall(text) or _CAPITAL.findall(text)
         return letters[-1].upper() if letters else text
     kind = optional(reference, "answer_type")
     if kind == "text":
         return text.strip("$\"' ")
     pattern = _LIST if kind == "list" else _NUMBER
-    found = pattern.findall(text) or pattern.findall(response)
-    return found[-1].replace(",", "") if found and pattern is _NUMBER else (found or [text])[-1]
+    found: list[str] = pattern.findall(text) or pattern.findall(response) or [text]
+    return found[-1] if kind == "list" else found[-1].replace(",", "")
 
 
 def normalise_extraction(extraction: str, reference: Any) -> str | None:

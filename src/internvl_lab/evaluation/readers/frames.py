@@ -6,8 +6,10 @@ Evaluation looks at the same frames every time, unlike training (`data.video`), 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, ImageSequence
 
@@ -87,10 +89,7 @@ def _from_gif(path: Path, wanted: int, bound: tuple[float, float] | None) -> lis
 
 def _from_film(path: Path, wanted: int, bound: tuple[float, float] | None) -> list[Image.Image]:
     """Decode a film from its beginning up to the last chosen frame."""
-    try:
-        import av
-    except ImportError as error:
-        raise ConfigError(f"{path.name} is a film: install the extra, pip install 'internvl-lab[video]'") from error
+    av = _load_av(path)
     with av.open(str(path)) as film:
         stream = film.streams.video[0]
         total = stream.frames or _count(path)
@@ -98,10 +97,18 @@ def _from_film(path: Path, wanted: int, bound: tuple[float, float] | None) -> li
         return _pick(film.decode(stream), chosen)
 
 
-def _pick(frames: object, chosen: Sequence[int]) -> list[Image.Image]:
+def _load_av(path: Path) -> Any:
+    """Import PyAV, which is optional."""
+    try:
+        return import_module("av")
+    except ImportError as error:
+        raise ConfigError(f"{path.name} is a film: install the extra, pip install 'internvl-lab[video]'") from error
+
+
+def _pick(frames: Iterable[Any], chosen: Sequence[int]) -> list[Image.Image]:
     """Keep the chosen frames of a stream."""
     held: list[Image.Image] = []
-    for number, frame in enumerate(frames):  # type: ignore[call-overload]
+    for number, frame in enumerate(frames):
         if number in chosen:
             held.append(frame.to_image().convert("RGB"))
         if number >= chosen[-1]:
@@ -113,7 +120,5 @@ def _pick(frames: object, chosen: Sequence[int]) -> list[Image.Image]:
 
 def _count(path: Path) -> int:
     """Count the frames of a film whose header does not say."""
-    import av
-
-    with av.open(str(path)) as film:
+    with _load_av(path).open(str(path)) as film:
         return sum(1 for _ in film.decode(film.streams.video[0]))

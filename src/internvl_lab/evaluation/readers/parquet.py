@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache, partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -44,22 +45,21 @@ def read_parquet(path: Path, root: Path) -> Iterator[Row]:
 def _open(path: Path) -> Any:
     """Open a parquet file."""
     try:
-        import pyarrow
-        import pyarrow.parquet
+        arrow = import_module("pyarrow")
+        files = import_module("pyarrow.parquet")
     except ImportError as error:
         raise ConfigError(
             f"{path.name} is parquet: install the extra, pip install 'internvl-lab[evaluation]'"
         ) from error
     try:
-        return pyarrow.parquet.ParquetFile(path)
-    except (pyarrow.ArrowException, OSError) as error:
+        return files.ParquetFile(path)
+    except (arrow.ArrowException, OSError) as error:
         raise ConfigError(f"{path} is no readable parquet file: {error}") from error
 
 
 def _holds_images(kind: Any) -> bool:
     """Say whether a column's type is a struct with bytes, or a list of these."""
-    from pyarrow import types
-
+    types = import_module("pyarrow.types")
     if types.is_list(kind) or types.is_large_list(kind):
         kind = kind.value_type
     return bool(types.is_struct(kind) and kind.get_field_index("bytes") >= 0)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import io
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
@@ -22,6 +22,8 @@ from internvl_lab.evaluation.readers.row import Row, as_list, decode_base64, no_
 IMAGE_COLUMN = "image"
 LONGEST_INDEX = 64
 """An `image` no longer than this is the index of the row that holds it. Source: VLMEvalKit, `image_base.py`."""
+LONG = "base64"
+"""Stands for an image that is kept out of memory."""
 csv.field_size_limit(sys.maxsize)
 
 
@@ -48,16 +50,12 @@ def read_tsv(path: Path, root: Path) -> Iterator[Row]:
         source = fields.pop(IMAGE_COLUMN, "")
         if source:
             owner = places.get(source, place) if source != LONG else place
-            load = partial(_load, path, columns, owner, key)
+            load: Callable[[], list[bytes]] = partial(_load, path, columns, owner, key)
         elif "image_path" in fields:
             load = partial(_load_files, as_list(fields["image_path"]), roots, key)
         else:
             load = no_images
         yield Row(fields, load)
-
-
-LONG = "base64"
-"""Stands for an image that is kept out of memory."""
 
 
 def _records(stream: BinaryIO) -> Iterator[tuple[int, str]]:
