@@ -19,6 +19,7 @@ COMMANDS = {
     "assets": "export a trained part as a shipped asset",
     "sizes": "count the parameters of the seven published sizes",
     "convert": "convert weights between transformers' format and the authors', whole or by parts",
+    "evaluate": "score a checkpoint on benchmarks, with predictions, tables and published rows",
     "chat": "ask a trained checkpoint about images",
     "bench": "measure against named peers in one run",
 }

@@ -71,7 +71,7 @@ def evaluate(
     }
     store = PredictionStore(predictions_dir, settings)
     runner = _Runner(Processor(template, tiling), Generator(model, template, cfg.max_new_tokens, cfg.batch_size), cfg)
-    with _progress_bar(progress) as bar:
+    with progress_bar(progress) as bar:
         results = tuple(runner.run(task, store, bar) for task in tasks)
     examples = [e for task, result in zip(tasks, results, strict=True) for e in pick_examples(task, result)]
     return EvaluationResult(results, {**settings, "shards": str(shards_dir)}, tuple(examples))
@@ -157,8 +157,8 @@ def weights_fingerprint(model: torch.nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
-def _progress_bar(enabled: bool) -> Progress:
-    """Make a bar a task; silent when not enabled."""
+def progress_bar(enabled: bool) -> Progress:
+    """Make a bar a task on the terminal; silent when not enabled."""
     columns: list[Any] = [
         TextColumn("{task.description:>12}"),
         BarColumn(),
