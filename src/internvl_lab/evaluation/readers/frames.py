@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +99,9 @@ def _from_film(path: Path, wanted: int, bound: tuple[float, float] | None) -> li
 def _load_av(path: Path) -> Any:
     """Import PyAV, which is optional."""
     try:
-        return import_module("av")
+        import av
+
+        return av
     except ImportError as error:
         raise ConfigError(f"{path.name} is a film: install the extra, pip install 'internvl-lab[video]'") from error
 

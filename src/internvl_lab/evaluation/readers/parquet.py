@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache, partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -45,21 +44,22 @@ def read_parquet(path: Path, root: Path) -> Iterator[Row]:
 def _open(path: Path) -> Any:
     """Open a parquet file."""
     try:
-        arrow = import_module("pyarrow")
-        files = import_module("pyarrow.parquet")
+        import pyarrow
+        from pyarrow import parquet
     except ImportError as error:
         raise ConfigError(
             f"{path.name} is parquet: install the extra, pip install 'internvl-lab[evaluation]'"
         ) from error
     try:
-        return files.ParquetFile(path)
-    except (arrow.ArrowException, OSError) as error:
+        return parquet.ParquetFile(path)
+    except (pyarrow.ArrowException, OSError) as error:
         raise ConfigError(f"{path} is no readable parquet file: {error}") from error
 
 
 def _holds_images(kind: Any) -> bool:
     """Say whether a column's type is a struct with bytes, or a list of these."""
-    types = import_module("pyarrow.types")
+    from pyarrow import types
+
     if types.is_list(kind) or types.is_large_list(kind):
         kind = kind.value_type
     return bool(types.is_struct(kind) and kind.get_field_index("bytes") >= 0)
