@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from internvl_lab.bench import loader as bench
-from internvl_lab.bench.loader import FIGURES, LoaderSetting, bench_loader, loader_table, our_dataset, run_variant
+from internvl_lab.bench.loader import FIGURES, LoaderSetting, bench_loader, loader_table, our_dataset
 from internvl_lab.bench.pages import write_pages
 from internvl_lab.bench.pipelines import PIPELINES
 from internvl_lab.config import PackingConfig, TilingConfig
@@ -35,6 +35,7 @@ def test_ours_holds_the_first_samples_once(setting: LoaderSetting) -> None:
     assert sorted(row for pack in packs for _, row in pack.samples) == list(range(10))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["base", *PIPELINES])
 def test_a_variant_reads_tiles_bytes_and_processor_time(name: str, setting: LoaderSetting) -> None:
     figures = bench._in_fresh_process(name, setting)
@@ -85,9 +86,11 @@ def test_without_shards_pages_are_made_and_removed(monkeypatch: pytest.MonkeyPat
     assert len(seen) == 4 and not seen[0].exists()
 
 
-def test_a_failing_variant_says_why(setting: LoaderSetting) -> None:
-    with pytest.raises(InternVLLabError, match="variant ours failed.*does not exist"):
-        bench._in_fresh_process("ours", replace(setting, shards="/nowhere"))
+@pytest.mark.parametrize(("exit_code", "reason"), [("'a shard is gone'", "a shard is gone"), ("-9", "exit code")])
+def test_a_failing_variant_says_why(exit_code: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "_CHILD", f"import sys; sys.exit({exit_code})")
+    with pytest.raises(InternVLLabError, match=f"variant ours failed: {reason}"):
+        bench._in_fresh_process("ours", SMALL)
 
 
 def test_impossible_settings_are_refused(setting: LoaderSetting) -> None:
@@ -95,4 +98,3 @@ def test_impossible_settings_are_refused(setting: LoaderSetting) -> None:
         bench_loader(replace(setting, samples=-1))
     with pytest.raises(ShardError, match="does not exist"):
         bench_loader(replace(setting, shards="/nowhere"))
-    assert callable(run_variant)

@@ -46,6 +46,33 @@ def test_attention_takes_its_sizes_from_the_options(tmp_path: Path, capsys: pyte
     assert "padded" in capsys.readouterr().out
 
 
+def test_packing_reports_packs_that_anyone_can_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pairs, file = tmp_path / "pairs.json", tmp_path / "packing.json"
+    pairs.write_text(json.dumps({"pairs": [[300, 1], [700, 2], [2000, 1], [400, 2], [600, 0]]}))
+    limits = ("--max-tokens", "1000", "--max-tiles", "4", "--repeats", "1")
+    run("packing", "--pairs", str(pairs), *limits, "--json", str(file))
+    content = json.loads(file.read_text())
+    assert sorted(map(sorted, content["packs"])) == [[0, 1], [3, 4]] and content["oversize"] == [2]
+    assert content["efficiency"] == 1 and content["us_per_sample"] > 0 and "official" in content["peers"]
+    assert "1 oversize" in capsys.readouterr().out
+
+
+def test_loader_takes_its_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from internvl_lab.bench import loader
+
+    figures = dict.fromkeys(loader.FIGURES, 2.0)
+    report = {"device": "cpu", "backend": "fast", **figures, "base": figures, "peers": {"official": figures}}
+    ratios = {name: dict.fromkeys(loader.FIGURES[:4], 1.0) for name in ("ours", "base")}
+    seen: list[loader.LoaderSetting] = []
+    monkeypatch.setattr(loader, "bench_loader", lambda setting: seen.append(setting) or {**report, "ratios": ratios})
+    file = tmp_path / "loader.json"
+    run("loader", "--shards", "/a", "--samples", "7", "--repeats", "2", "--seed", "5", "--json", str(file))
+    assert (seen[0].shards, seen[0].samples, seen[0].repeats, seen[0].seed) == ("/a", 7, 2, 5)
+    assert json.loads(file.read_text())["tiles_per_cpu_s"] == 2
+    run("loader")
+    assert seen[1].shards == ""
+
+
 def test_without_json_no_file_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     run("head", "--rows", "8", "--vocab-size", "20", "--hidden-size", "4", "--repeats", "1")
@@ -54,7 +81,12 @@ def test_without_json_no_file_is_written(tmp_path: Path, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize(
     "arguments",
-    [("step", "--size", "tiny", "--samples", "0"), ("step", "--repeats", "0"), ("head", "--rows", "0")],
+    [
+        ("step", "--size", "tiny", "--samples", "0"),
+        ("step", "--repeats", "0"),
+        ("head", "--rows", "0"),
+        ("loader", "--samples", "-1"),
+    ],
 )
 def test_impossible_options_are_refused(arguments: tuple[str, ...]) -> None:
     with pytest.raises(ConfigError):

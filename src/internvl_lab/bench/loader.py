@@ -219,13 +219,14 @@ def _in_fresh_process(name: str, setting: LoaderSetting) -> dict[str, float]:
     """Run a variant in an interpreter of its own, with one thread in every library.
 
     Raises:
-        InternVLLabError: it failed; with the end of what it wrote.
+        InternVLLabError: it failed; with the last line that it wrote.
     """
     settings = json.dumps(asdict(setting))
     command = [sys.executable, "-c", _CHILD, name, settings]
     result = subprocess.run(command, env=os.environ | _ONE_THREAD, capture_output=True, text=True, check=False)
     if result.returncode:
-        raise InternVLLabError(f"variant {name} failed: {result.stderr.strip()[-500:]}")
+        reason = result.stderr.strip().splitlines()[-1:] or [f"exit code {result.returncode}"]
+        raise InternVLLabError(f"variant {name} failed: {reason[0]}")
     figures: dict[str, float] = json.loads(result.stdout.splitlines()[-1])
     return figures
 
