@@ -1,4 +1,4 @@
-"""`bench`: measure a training step, the loss head or packed attention against named peers on one CPU thread."""
+"""`bench`: measure a training step, its parts or generation against named peers on one CPU thread."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the measurements `step`, `head` and `attention` with their options."""
-    measurements = parser.add_subparsers(dest="measurement", required=True, metavar="step|head|attention")
+    """Add the measurements `step`, `head`, `attention` and `generate` with their options."""
+    measurements = parser.add_subparsers(dest="measurement", required=True, metavar="step|head|attention|generate")
     step = measurements.add_parser("step", help="a training step against transformers' padded and packed steps")
     step.add_argument("--size", default="small", choices=("small", "tiny"), help="tiny is for tests")
     step.add_argument("--samples", type=int, help="default: the size's own")
@@ -27,7 +27,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     attention.add_argument("--heads", type=int, default=4)
     attention.add_argument("--key-value-heads", type=int, default=2)
     attention.add_argument("--head-size", type=int, default=64)
-    for measurement in (step, head, attention):
+    generate = measurements.add_parser("generate", help="several answers to one prompt against transformers' generate")
+    generate.add_argument("--size", default="small", choices=("small", "tiny"), help="tiny is for tests")
+    generate.add_argument("--samples", type=int, default=8, help="answers to the prompt")
+    generate.add_argument("--prompt-tokens", type=int, default=1000)
+    generate.add_argument("--tiles", type=int, default=13, help="of the prompt; their visual tokens count")
+    generate.add_argument("--new-tokens", type=int, default=32, help="of each answer")
+    for measurement in (step, head, attention, generate):
         measurement.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
         measurement.add_argument("--repeats", type=int, default=3)
         measurement.add_argument("--seed", type=int, default=0)
@@ -44,7 +50,7 @@ def execute(args: argparse.Namespace) -> None:
 
     if args.repeats < 1:
         raise ConfigError("--repeats must be at least 1")
-    report = {"step": _step, "head": _head, "attention": _attention}[args.measurement](args)
+    report = {"step": _step, "head": _head, "attention": _attention, "generate": _generate}[args.measurement](args)
     if args.json:  # first, so that a terminal's trouble cannot lose a measurement
         write_json(report, args.json)
     console = Console()
@@ -78,3 +84,10 @@ def _attention(args: argparse.Namespace) -> Report:
 
     setting = AttentionSetting(args.tokens, args.samples, args.heads, args.key_value_heads, args.head_size, args.dtype)
     return bench_attention(setting, args.repeats, args.seed)
+
+
+def _generate(args: argparse.Namespace) -> Report:
+    from internvl_lab.bench.generate import GenerateSetting, bench_generate
+
+    sizes = (args.size, args.samples, args.prompt_tokens, args.tiles, args.new_tokens, args.dtype)
+    return bench_generate(GenerateSetting(*sizes), args.repeats, args.seed)

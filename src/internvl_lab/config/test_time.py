@@ -62,7 +62,7 @@ class TestTimeConfig:
     samples: int = 0
     """Answers drawn to each question by each checkpoint; 0 = greedy answers only."""
     select: str = "first"
-    """What the report calls the result: `first`, `majority`, `weighted` (votes weighted by the critic) or `best_of_n`."""
+    """What the report calls the result: `first`, `majority`, `weighted` (votes weighted by the critic), `best_of_n`."""
     critic: str = "logprob"
     """`logprob` (mean log-probability of the answer), `self` (each checkpoint judges its own answers), or the name of a
     checkpoint that judges all."""

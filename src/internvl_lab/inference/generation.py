@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -143,7 +143,7 @@ class Generator:
         return answers
 
     def stream(self, prompt: Prompt, sampling: SamplingConfig = GREEDY) -> Iterator[str]:
-        """Yield the answer to one prompt piece by piece; joined, the pieces are the text that `sample` gives.
+        """Yield one answer to one prompt piece by piece; joined, the pieces are the first text that `sample` gives.
 
         Raises:
             TokenMismatchError: as in `generate`.
@@ -152,8 +152,8 @@ class Generator:
         ids: list[int] = []
         shown = 0
         with _evaluating(self.model):
-            for step in self._decode([prompt], sampling, False):
-                ids += [int(token) for token in step.tokens[0, :1] if token != self.template.end_id]
+            for step in self._decode([prompt], replace(sampling, num_samples=1), False):
+                ids += [int(token) for token in step.tokens[0] if token != self.template.end_id]
                 text = self.template.decode(ids)
                 # the bytes of one character may lie in several tokens; what is cut decodes as U+FFFD
                 whole = len(text.rstrip("\ufffd"))

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import DynamicCache
 
+STATES = ("keys", "values")
 ENDED = -1
 """Slot of a column whose answer has ended, or that never had one."""
 
@@ -59,13 +60,14 @@ class Rows:
         columns = np.arange(self.num_prompt)[None, :] - (self.num_prompt - np.array(lengths)[list(owners), None])
         index = torch.from_numpy(columns.clip(0) + starts[list(owners), None]).to(self.valid.device)
         for layer in self.cache.layers:
-            layer.keys = layer.keys[0][:, index].transpose(0, 1)  # type: ignore[union-attr]
-            layer.values = layer.values[0][:, index].transpose(0, 1)  # type: ignore[union-attr]
+            for name in STATES:
+                setattr(layer, name, getattr(layer, name)[0][:, index].transpose(0, 1))
 
     @property
     def alive(self) -> NDArray[np.bool_]:
         """Tell which columns (B, C) are still answered."""
-        return self.slots != ENDED
+        living: NDArray[np.bool_] = self.slots != ENDED
+        return living
 
     def mask(self) -> Tensor:
         """Say what each column sees, the tokens about to be cached included: (B, 1, C, K + C) bool."""
@@ -108,7 +110,7 @@ class Rows:
         index = torch.from_numpy(np.concatenate([prompt, own], axis=1)).to(self.valid.device)[:, None, :, None]
         kept = torch.from_numpy(rows).to(self.valid.device)
         for layer in self.cache.layers:
-            for name in ("keys", "values"):
+            for name in STATES:
                 states = getattr(layer, name)[kept]
                 wanted = index.expand(-1, states.shape[1], -1, states.shape[3])
                 setattr(layer, name, states.gather(2, wanted))
