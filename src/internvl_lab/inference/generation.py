@@ -164,9 +164,13 @@ class Generator:
             yield rest[shown:]
 
     @torch.inference_mode()
-    def score(self, prompt: Prompt, answers: Sequence[str]) -> list[float]:
-        """Return the mean log-probability a token that the model gives to each answer, the end token included.
+    def score(self, prompt: Prompt, answers: Sequence[str], mean: bool = True) -> list[float]:
+        """Return the log-probability that the model gives to each answer, the end token included.
 
+        Args:
+            prompt: what is answered.
+            answers: texts.
+            mean: average over the tokens of an answer; else the sum.
         Raises:
             TokenMismatchError: as in `generate`.
             SampleError: an answer that holds a token of the template's own.
@@ -174,22 +178,22 @@ class Generator:
         self._check(prompt)
         with _evaluating(self.model):
             visual = self._visual([prompt], False)
-            return [self._score(prompt, visual, self._answer_ids(answer)) for answer in answers]
+            logprobs = [self._logprobs(prompt, visual, self._answer_ids(answer)) for answer in answers]
+        return [float(of.mean() if mean else of.sum()) for of in logprobs]
 
     def _answer_ids(self, answer: str) -> NDArray[np.int32]:
         """Encode an answer as in training: its ids and the end token's."""
         labels = self.template.encode([Turn("human", ""), Turn("gpt", answer)], []).labels
         return labels[labels >= 0]
 
-    def _score(self, prompt: Prompt, visual: Tensor | None, ids: NDArray[np.int32]) -> float:
-        """Average the log-probabilities of the answer's ids (A,) behind the prompt."""
+    def _logprobs(self, prompt: Prompt, visual: Tensor | None, ids: NDArray[np.int32]) -> Tensor:
+        """Return the log-probabilities (A,) float64 of the answer's ids (A,) behind the prompt."""
         joined = np.concatenate([prompt.input_ids, ids]).astype(np.int64)
         row = torch.from_numpy(joined).to(self.model.device)
         embeds = self.model.embed(row[None], visual)
         hidden = self._language(embeds, [len(joined)], None)
         logits = self.model.lm_head(hidden[0, -len(ids) - 1 : -1]).float()
-        chosen = torch.log_softmax(logits, dim=-1).gather(1, row[-len(ids) :, None])
-        return float(chosen.double().mean())
+        return torch.log_softmax(logits, dim=-1).gather(1, row[-len(ids) :, None])[:, 0].double()
 
     def _batches(self, prompts: Sequence[Prompt], num_samples: int) -> Iterator[list[int]]:
         """Group prompts of like length, the longest first so that a lack of memory shows at once."""
