@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations
 from math import comb
 
@@ -26,11 +27,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from internvl_lab.inference.test_time.answers import normalise
-from internvl_lab.inference.test_time.voting import weighted
 
 MAX_SUBSETS = 2000
 """Subsets over which a weighted vote is averaged; C(12, 6) = 924 are all of them, C(16, 8) = 12,870 are too many."""
 CONFIDENCE = 0.95
+TIE = 1e-12
+"""Weights of two answers that differ by less are tied: sums depend on their order."""
 
 
 @dataclass(frozen=True)
@@ -111,22 +113,33 @@ def best_of_at(outcome: Outcome, size: int) -> float:
 
 
 def weighted_at(outcome: Outcome, size: int, seed: int = 0) -> float:
-    """Return the chance that a weighted vote of `size` samples is right."""
-    n = len(outcome.answers)
-    subsets = _subsets(n, size, seed)
-    hits = 0
-    for subset in subsets:
-        chosen = weighted([outcome.answers[i] for i in subset], [outcome.scores[i] for i in subset])
-        hits += outcome.right[subset[chosen]]
-    return hits / len(subsets)
+    """Return the chance that a weighted vote of `size` samples is right: `voting.weighted` over many subsets at once."""
+    names = [normalise(answer) for answer in outcome.answers]
+    classes = [name for name in dict.fromkeys(names) if name]
+    if not classes:
+        return 0.0
+    chosen = _subsets(len(names), size, seed)  # (M, n) bool
+    member = np.array([[name == other for other in classes] for name in names])  # (n, K)
+    totals = chosen @ (np.array(outcome.scores)[:, None] * member)  # (M, K)
+    present = (chosen[:, :, None] & member).any(axis=1)
+    place = (chosen[:, :, None] & member).argmax(axis=1)  # first candidate of each answer
+    tied = present & (totals >= np.where(present, totals, -1.0).max(axis=1, keepdims=True) - TIE)
+    winner = np.where(tied, place, len(names)).min(axis=1)  # len(names): nobody voted
+    return float(np.append(outcome.right, False)[winner].mean())
 
 
-def _subsets(n: int, size: int, seed: int) -> list[tuple[int, ...]]:
-    """List all subsets of 0..n-1, or draw MAX_SUBSETS of them, each in ascending order."""
-    if comb(n, size) <= MAX_SUBSETS:
-        return list(combinations(range(n), size))
-    rng = np.random.default_rng([seed, n, size])
-    return [tuple(sorted(rng.choice(n, size, replace=False).tolist())) for _ in range(MAX_SUBSETS)]
+@lru_cache(maxsize=256)
+def _subsets(n: int, size: int, seed: int) -> NDArray[np.bool_]:
+    """List all subsets of n samples, or draw MAX_SUBSETS of them: (M, n) bool, read-only."""
+    if is_exact(n, size):
+        picked = np.array(list(combinations(range(n), size)))
+    else:
+        keys = np.random.default_rng([seed, n, size]).random((MAX_SUBSETS, n))
+        picked = keys.argsort(axis=1)[:, :size]
+    chosen = np.zeros((len(picked), n), bool)
+    np.put_along_axis(chosen, picked, True, axis=1)
+    chosen.flags.writeable = False
+    return chosen
 
 
 def is_exact(n: int, size: int) -> bool:

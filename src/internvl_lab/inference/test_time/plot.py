@@ -93,10 +93,12 @@ def _draw_curve(axis: Axes, curve: Curve, places: Sequence[float]) -> None:
 
 
 def _finish(axis: Axes, ticks: list[float] | None) -> None:
-    """Scale the axes: doublings across, shares from 0 to 1 up."""
-    axis.set_xscale("log", base=2)
-    axis.xaxis.set_major_formatter(ScalarFormatter())
-    if ticks is not None:
+    """Scale the axes: doublings of N across, or cost from 0 on; shares from 0 to 1 up."""
+    if ticks is None:
+        axis.set_xlim(left=0)
+    else:
+        axis.set_xscale("log", base=2)
+        axis.xaxis.set_major_formatter(ScalarFormatter())
         axis.set_xticks(ticks)
         axis.minorticks_off()
     axis.set_ylim(-0.02, 1.02)

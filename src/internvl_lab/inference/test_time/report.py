@@ -75,10 +75,13 @@ def write_report(
 def result_table(result: Result) -> Table:
     """Lay out the results for the terminal."""
     table = Table(title=f"test-time scaling, {result.task}, {result.num_questions} questions")
-    for name in HEAD:
-        table.add_column(name, justify="left" if name == HEAD[0] else "right")
+    for name in ("result", "N", "score", "± 95 %", "vs direct", "tokens", "GFLOPs"):
+        table.add_column(name, justify="left" if name == "result" else "right")
     for row in result.rows:
-        table.add_row(*_cells(row))
+        half = f"{(row.score.high - row.score.low) / 2:.3f}"
+        delta = "-" if row.name == "direct" else f"{row.delta.mean:+.3f}"
+        cost = (f"{row.tokens:.1f}", f"{row.flops / GIGA:.3g}")
+        table.add_row(NAMES[row.name], str(row.num_samples), f"{row.score.mean:.3f}", half, delta, *cost)
     return table
 
 
