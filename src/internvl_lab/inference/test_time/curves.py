@@ -113,7 +113,7 @@ def best_of_at(outcome: Outcome, size: int) -> float:
 
 
 def weighted_at(outcome: Outcome, size: int, seed: int = 0) -> float:
-    """Return the chance that a weighted vote of `size` samples is right: `voting.weighted` over many subsets at once."""
+    """Return the chance that a weighted vote of `size` samples is right: `voting.weighted`, all subsets at once."""
     names = [normalise(answer) for answer in outcome.answers]
     classes = [name for name in dict.fromkeys(names) if name]
     if not classes:
