@@ -34,8 +34,8 @@ def execute(args: argparse.Namespace) -> None:
     from internvl_lab.inference.test_time.report import result_table
 
     config = compose_test_time(args.overrides)
-    folder = _shards(config)
     processor = load(config.checkpoint[0])[1]
+    folder = _shards(config)
     problems = _problems(config, folder, processor)
     settings = _settings(config, folder, processor, problems)
     store = SampleStore(Path(config.out), settings)

@@ -90,6 +90,8 @@ class TestTimeConfig:
         if self.samples > 1 and self.temperature <= 0:
             raise ConfigError("test-time: temperature=0 would draw the same answer again and again; give samples=1")
 
+        _ = self.sampling  # refuses impossible limits
+
     @property
     def sampling(self) -> SamplingConfig:
         """Return how the answers are drawn."""

@@ -78,7 +78,7 @@ def normalise(answer: str) -> str:
     Case, white space, `$`, `\text{}`, a final stop, commas between thousands and zeros behind a decimal point do not
     count: `$1,250.0$.` and `1250` are one answer.
     """
-    text = _clean(answer).casefold().rstrip(".").strip()
+    text = _clean(_clean(answer).rstrip(".")).casefold()
     number = _THOUSANDS.sub("", text)
     if _DECIMAL.fullmatch(number):
         number = number.rstrip("0").rstrip(".")

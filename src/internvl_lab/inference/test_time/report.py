@@ -20,6 +20,7 @@ from rich.table import Table
 
 from internvl_lab.atomic import write_atomic
 from internvl_lab.config import TestTimeConfig
+from internvl_lab.errors import InternVLLabError
 from internvl_lab.inference.test_time.plot import GIGA, draw_curves
 from internvl_lab.inference.test_time.results import Result, Row, to_json
 from internvl_lab.inference.test_time.samples import Record
@@ -56,7 +57,11 @@ def write_report(
         settings: everything that produced the results.
     Returns:
         Name to path of everything written.
+    Raises:
+        InternVLLabError: no question could be asked, so there is nothing to report.
     """
+    if not results[0].rows:
+        raise InternVLLabError(f"test-time: no question could be asked; {Path(config.out) / 'samples.jsonl'} says why")
     folder = Path(config.out)
     paths = {"report": folder / "report.md"}
     if results[0].curves:

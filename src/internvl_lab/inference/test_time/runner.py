@@ -86,17 +86,16 @@ def collect(
         progress: show a bar on the terminal.
     """
     for checkpoint in config.checkpoint:
-        todo = {arm: _missing(checkpoint, arm, problems, store) for arm in arms_of(config)}
+        todo = {arm: _chunks(config, checkpoint, arm, problems, store) for arm in arms_of(config)}
         if not any(todo.values()):
             logger.info("%s: all answers are there", checkpoint)
             continue
         respondent = load(checkpoint)
-        for arm, left in todo.items():
-            with _bar(f"{arm.name} {checkpoint}", len(left), progress) as advance:
-                size = max(1, 2 * config.batch_size // arm.sampling.num_samples)
-                for start in range(0, len(left), size):
-                    chunk = left[start : start + size]
-                    store.add(_answer(respondent, checkpoint, arm, chunk))
+        for arm, chunks in todo.items():
+            with _bar(f"{arm.name} {checkpoint}", sum(map(len, chunks)), progress) as advance:
+                for chunk in chunks:
+                    records = _answer(respondent, checkpoint, arm, chunk)
+                    store.add([record for record in records if record.place not in store.records])
                     advance(len(chunk))
 
 
@@ -142,9 +141,17 @@ def _place(row: Mapping[str, Any]) -> Place:
     return checkpoint, arm, task, key
 
 
-def _missing(checkpoint: str, arm: Arm, problems: Sequence[Problem], store: SampleStore) -> list[Problem]:
-    """List the problems without a record. Records are written by whole chunks, so a resumed run cuts the same ones."""
-    return [p for p in problems if (checkpoint, arm.name, p.task, p.key) not in store.records]
+def _chunks(
+    config: TestTimeConfig, checkpoint: str, arm: Arm, problems: Sequence[Problem], store: SampleStore
+) -> list[Sequence[Problem]]:
+    """Cut the problems into chunks and list those that are not complete.
+
+    Chunks lie at fixed places and are answered whole, also where a kill left half of one: the last digits of a
+    log-probability depend on the batch, and a resumed run shall leave the same bytes.
+    """
+    size = max(1, 2 * config.batch_size // arm.sampling.num_samples)
+    chunks = [problems[start : start + size] for start in range(0, len(problems), size)]
+    return [c for c in chunks if any((checkpoint, arm.name, p.task, p.key) not in store.records for p in c)]
 
 
 def _answer(respondent: Respondent, checkpoint: str, arm: Arm, problems: Sequence[Problem]) -> list[Record]:
