@@ -113,7 +113,7 @@ def test_every_declared_dependency_is_locked_inside_its_range() -> None:
 def test_every_third_party_import_is_declared() -> None:
     """What comes along with another package today may not tomorrow."""
     declared = {
-        canonicalize_name(requirement.name) for requirement in wanted(("flash", "slurm", "joblib", "notebooks"))
+        canonicalize_name(requirement.name) for requirement in wanted(("flash", "slurm", "joblib", "notebooks", "demo"))
     }
     distributions = importlib.metadata.packages_distributions()
     undeclared = set()

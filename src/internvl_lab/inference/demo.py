@@ -76,7 +76,8 @@ class Demo:
             ConfigError: gradio is not installed.
         """
         gr = import_gradio()
-        with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as page:
+        page: gradio.Blocks = gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True)
+        with page:
             gr.Markdown(
                 f"## {TITLE}\nAsk **{html.escape(self.name)}** about pictures. Everything stays on this machine."
             )

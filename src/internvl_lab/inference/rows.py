@@ -70,7 +70,7 @@ class Rows:
         return living
 
     def mask(self) -> Tensor:
-        """Say what each column sees, the tokens about to be cached included: (B, 1, C, K + C) bool."""
+        """Say what each column sees, the tokens about to be cached included: (B, 1, C, K+C) bool."""
         rows, columns = self.slots.shape
         prompt = self.valid[:, None, None, :].expand(rows, 1, columns, self.num_prompt)
         own = torch.eye(columns, dtype=torch.bool, device=self.valid.device).repeat(1, self.steps + 1)
