@@ -96,3 +96,13 @@ def test_impossible_options_are_refused(arguments: tuple[str, ...]) -> None:
 def test_a_measurement_must_be_named() -> None:
     with pytest.raises(SystemExit):
         run()
+
+
+def test_generate_takes_its_sizes_from_the_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "generate.json"
+    sizes = ("--size", "tiny", "--samples", "2", "--prompt-tokens", "20", "--tiles", "1", "--new-tokens", "2")
+    run("generate", *sizes, "--repeats", "1", "--json", str(file))
+    content = json.loads(file.read_text())
+    assert content["peers"].keys() == content["ratios"].keys() == {"one", "hf", "hf_one"}
+    assert [content["setting"][k] for k in ("samples", "prompt_tokens", "new_tokens")] == [2, 20, 2]
+    assert "hf_one" in capsys.readouterr().out

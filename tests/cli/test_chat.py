@@ -1,4 +1,5 @@
 import io
+import sys
 from pathlib import Path
 
 import pytest
@@ -40,3 +41,75 @@ def test_questions_are_read_line_by_line(weights, capsys, monkeypatch):
 def test_a_missing_model_is_one_line(capsys):
     assert main(["chat", "--model", "/nowhere", "--question", "x"]) == 2
     assert capsys.readouterr().err.startswith("error: ")
+
+
+def chat(weights, monkeypatch, lines, *options):
+    monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
+    return main(["chat", "--model", str(weights), "--max-new-tokens", "4", *options])
+
+
+def test_a_conversation_knows_commands(weights, capsys, monkeypatch):
+    lines = [
+        "What?",
+        f"/image {SCENE}",
+        "And this?",
+        "/image /nowhere.png",
+        "/hello",
+        "/reset",
+        "Hm?",
+        "/quit",
+        "What?",
+    ]
+    assert chat(weights, monkeypatch, lines) == 0
+    captured = capsys.readouterr()
+    assert "/nowhere.png" in captured.err and "/image FILE" in captured.err
+
+
+def test_the_history_is_kept_until_reset(weights, monkeypatch):
+    from internvl_lab.inference import Assistant
+
+    seen = []
+
+    def stream(self, question, images, is_video):
+        seen.append((len(self.turns), len(images)))
+        self.turns = [*self.turns, question, "reply"]
+        yield "reply"
+
+    monkeypatch.setattr(Assistant, "stream", stream)
+    assert (
+        chat(weights, monkeypatch, ["a", "b", "/reset", f"/image {SCENE}", "c", "/quit", "d"], "--image", str(SCENE))
+        == 0
+    )
+    assert seen == [(0, 1), (2, 0), (0, 1)]
+
+
+def test_a_video_is_a_folder_of_frames(weights, capsys, tmp_path):
+    from PIL import Image
+
+    for k in range(3):
+        Image.new("RGB", (112, 112), (60 * k, 0, 0)).save(tmp_path / f"{k}.png")
+    command = ["chat", "--model", str(weights), "--video", str(tmp_path), "--frames", "2", "--question", "What moves?"]
+    assert main(command) == 0
+    assert capsys.readouterr().out.endswith("\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--image", "/nowhere.png"], "/nowhere.png"),
+        (["--image", str(SCENE), "--video", "x"], "--video and --image"),
+        (["--video", "/nowhere"], "/nowhere"),
+        (["--temperature", "-1"], "temperature"),
+        (["--frames", "0"], "--frames"),
+    ],
+)
+def test_wrong_options_are_one_line(weights, capsys, options, message):
+    assert main(["chat", "--model", str(weights), "--question", "x", *options]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and message in error and error.count("\n") == 1
+
+
+def test_without_gradio_the_web_page_is_refused_in_one_line(weights, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    assert main(["chat", "--model", str(weights), "--web"]) == 2
+    assert "internvl-lab[demo]" in capsys.readouterr().err

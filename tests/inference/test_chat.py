@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 from PIL import Image
 
+from internvl_lab.config import SamplingConfig
 from internvl_lab.errors import SampleError
 from internvl_lab.inference import Assistant, Generator, Processor, Prompt, answer
+from internvl_lab.inference.chat import read_image, read_video
 from internvl_lab.models import InternVL
 from internvl_lab.text import Turn
 
@@ -30,11 +35,11 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Prompt]:
     """Record prompts instead of answering them; replies are numbered."""
     prompts: list[Prompt] = []
 
-    def record(self: Generator, batch: list[Prompt], blind: bool = False) -> list[str]:
-        prompts.extend(batch)
-        return [f"reply {len(prompts)}"]
+    def record(self: Generator, prompt: Prompt, sampling: SamplingConfig) -> Iterator[str]:
+        prompts.append(prompt)
+        yield from ("reply ", str(len(prompts)))
 
-    monkeypatch.setattr(Generator, "generate", record)
+    monkeypatch.setattr(Generator, "stream", record)
     return prompts
 
 
@@ -70,3 +75,42 @@ def test_a_refused_question_leaves_the_history(model: InternVL, processor: Proce
     with pytest.raises(SampleError):
         assistant.ask("Is <image> like <image>?", [BLUE])
     assert len(assistant.turns) == 2 and assistant.images == [RED]
+
+
+def test_streamed_pieces_are_the_reply(model: InternVL, processor: Processor) -> None:
+    assistant = Assistant(model, processor, 6, SamplingConfig(0.8, 0.9, seed=3))
+    pieces = list(assistant.stream("What colour?", [RED]))
+    assert assistant.turns[-1] == Turn("gpt", "".join(pieces))
+    again = Assistant(model, processor, 6, SamplingConfig(0.8, 0.9, seed=3))
+    assert again.ask("What colour?", [RED]) == "".join(pieces), "the seed decides the answer"
+
+
+def test_an_abandoned_answer_is_no_history(model: InternVL, processor: Processor, asked: list[Prompt]) -> None:
+    assistant = Assistant(model, processor)
+    pieces = assistant.stream("What colour?", [RED])
+    assert next(pieces) == "reply "
+    pieces.close()  # type: ignore[attr-defined]
+    assert assistant.turns == [] and assistant.images == []
+
+
+def test_a_conversation_about_a_video(model: InternVL, processor: Processor, asked: list[Prompt]) -> None:
+    assistant = Assistant(model, processor)
+    assistant.ask("What colour?", [RED, BLUE], is_video=True)
+    assistant.ask("Why?")
+    assert assistant.turns[0].text == "Frame-1: <image>\nFrame-2: <image>\nWhat colour?"
+    assert asked[-1].num_tiles == 2
+    with pytest.raises(SampleError, match="video stands alone"):
+        assistant.ask("And this?", [RED])
+    assistant.reset()
+    assert assistant.ask("And this?", [RED]) == "reply 3"
+
+
+def test_pictures_and_videos_are_read_from_files(tmp_path: Path) -> None:
+    for k in range(5):
+        Image.new("RGB", (8, 8), (k, 0, 0)).save(tmp_path / f"{k}.png")
+    assert read_image(tmp_path / "3.png").getpixel((0, 0)) == (3, 0, 0)
+    frames = read_video(tmp_path, 3)
+    shown = [frame.getpixel((0, 0))[0] for frame in frames]  # type: ignore[index]
+    assert len(shown) == 3 and shown == sorted(shown) == [f.getpixel((0, 0))[0] for f in read_video(tmp_path, 3)]  # type: ignore[index]
+    with pytest.raises(SampleError, match="no such picture"):
+        read_image(tmp_path / "9.png")

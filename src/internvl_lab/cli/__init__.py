@@ -21,6 +21,7 @@ COMMANDS = {
     "convert": "convert weights between transformers' format and the authors', whole or by parts",
     "evaluate": "score a checkpoint on benchmarks, with predictions, tables and published rows",
     "chat": "ask a trained checkpoint about images",
+    "test-time": "draw many answers to each question, vote or re-rank, and plot what it buys",
     "bench": "measure against named peers in one run",
 }
 
@@ -47,4 +48,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _module(name: str) -> ModuleType:
-    return importlib.import_module(f"internvl_lab.cli.{name}")
+    return importlib.import_module(f"internvl_lab.cli.{name.replace('-', '_')}")

@@ -1,87 +1,69 @@
-"""`bench`: measure a step, the loss head, packed attention, packing or the loader against named peers on one thread."""
+"""`bench`: measure a step, its parts, generation, packing, the loader or curation against named peers on one thread.
+
+To add a measurement: a function that adds its options, one that runs it, a line in `MEASUREMENTS`.
+"""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import RenderableType
 
-    from internvl_lab.bench import Report
+Parser = argparse.ArgumentParser
+Result = tuple[Any, "list[RenderableType]"]
+"""(what `--json` writes, what the terminal shows)."""
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+def configure(parser: Parser) -> None:
     """Add the measurements with their options."""
-    names = "step|head|attention|packing|loader"
-    measurements = parser.add_subparsers(dest="measurement", required=True, metavar=names)
-    step = measurements.add_parser("step", help="a training step against transformers' padded and packed steps")
-    step.add_argument("--size", default="small", choices=("small", "tiny"), help="tiny is for tests")
-    step.add_argument("--samples", type=int, help="default: the size's own")
-    head = measurements.add_parser("head", help="the loss head against logits on all positions")
-    head.add_argument("--rows", type=int, default=512, help="tokens")
-    head.add_argument("--vocab-size", type=int, default=151674)
-    head.add_argument("--hidden-size", type=int, default=896)
-    head.add_argument("--supervised", type=float, default=0.15, help="share of rows with a label")
-    attention = measurements.add_parser("attention", help="packed attention: the backend `auto` against all others")
-    attention.add_argument("--tokens", type=int, default=2048, help="of a pack")
-    attention.add_argument("--samples", type=int, default=16, help="in a pack, of random lengths")
-    attention.add_argument("--heads", type=int, default=4)
-    attention.add_argument("--key-value-heads", type=int, default=2)
-    attention.add_argument("--head-size", type=int, default=64)
-    for measurement in (step, head, attention):
-        measurement.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
-    packing, loader = _configure_data(measurements)
-    for measurement in (step, head, attention, packing, loader):
-        measurement.add_argument("--repeats", type=int, default=3)
-        measurement.add_argument("--seed", type=int, default=0)
-        measurement.add_argument("--json", type=Path, metavar="FILE", help="write the report there as well")
-
-
-def _configure_data(measurements: Any) -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
-    """Add the measurements of the data path."""
-    packing: argparse.ArgumentParser = measurements.add_parser(
-        "packing", help="the plan against other packing policies"
-    )
-    packing.add_argument("--pairs", type=Path, required=True, help="JSON list of [tokens, tiles], alone or as `pairs`")
-    packing.add_argument("--max-tokens", type=int, default=16384)
-    packing.add_argument("--max-tiles", type=int, default=48)
-    packing.add_argument("--block-size", type=int, default=8192, help="samples that are packed together")
-    loader: argparse.ArgumentParser = measurements.add_parser(
-        "loader", help="one loader worker against others' pipelines"
-    )
-    loader.add_argument("--shards", type=Path, help="folder of WebDataset tars; default: miniworld pages, made anew")
-    loader.add_argument("--tokenizer", default="mini", help="folder with tokenizer.json, or `mini`")
-    loader.add_argument("--samples", type=int, default=160, help="use the first so many; 0 = all")
-    return packing, loader
+    commands = parser.add_subparsers(dest="measurement", required=True, metavar="|".join(MEASUREMENTS))
+    for name, (summary, add_options, _) in MEASUREMENTS.items():
+        command = commands.add_parser(name, help=summary)
+        add_options(command)
+        command.add_argument("--repeats", type=int, default=3)
+        command.add_argument("--seed", type=int, default=0)
+        command.add_argument("--json", type=Path, metavar="FILE", help="write the report there as well")
 
 
 def execute(args: argparse.Namespace) -> None:
-    """Measure, show the table, write the JSON file."""
+    """Measure, write the JSON file, show the table."""
     from rich.console import Console
 
     from internvl_lab.bench import write_json
-    from internvl_lab.bench.report import ratio_line, summary_table
     from internvl_lab.errors import ConfigError
 
     if args.repeats < 1:
         raise ConfigError("--repeats must be at least 1")
-    if args.measurement in ("packing", "loader"):
-        report, table = {"packing": _packing, "loader": _loader}[args.measurement](args)
-        if args.json:
-            write_json(report, args.json)
-        Console().print(table)
-        return
-    report = {"step": _step, "head": _head, "attention": _attention}[args.measurement](args)
+    report, shown = MEASUREMENTS[args.measurement][2](args)
     if args.json:  # first, so that a terminal's trouble cannot lose a measurement
         write_json(report, args.json)
     console = Console()
-    console.print(summary_table(report))
-    console.print(ratio_line(report))
+    for part in shown:
+        console.print(part)
 
 
-def _step(args: argparse.Namespace) -> Report:
+def _shown(report: Any) -> Result:
+    """Show a `Report` as a table and a line of ratios."""
+    from internvl_lab.bench.report import ratio_line, summary_table
+
+    return report, [summary_table(report), ratio_line(report)]
+
+
+def _add_dtype(parser: Parser) -> None:
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+
+
+def _add_step(parser: Parser) -> None:
+    parser.add_argument("--size", default="small", choices=("small", "tiny"), help="tiny is for tests")
+    parser.add_argument("--samples", type=int, help="default: the size's own")
+    _add_dtype(parser)
+
+
+def _step(args: argparse.Namespace) -> Result:
     from dataclasses import replace
 
     from internvl_lab.bench import WORKLOADS, bench_step
@@ -92,34 +74,91 @@ def _step(args: argparse.Namespace) -> Report:
         if args.samples < 1:
             raise ConfigError("--samples must be at least 1")
         workload = replace(workload, num_samples=args.samples)
-    return bench_step(workload, args.repeats, args.seed)
+    return _shown(bench_step(workload, args.repeats, args.seed))
 
 
-def _head(args: argparse.Namespace) -> Report:
+def _add_head(parser: Parser) -> None:
+    parser.add_argument("--rows", type=int, default=512, help="tokens")
+    parser.add_argument("--vocab-size", type=int, default=151674)
+    parser.add_argument("--hidden-size", type=int, default=896)
+    parser.add_argument("--supervised", type=float, default=0.15, help="share of rows with a label")
+    _add_dtype(parser)
+
+
+def _head(args: argparse.Namespace) -> Result:
     from internvl_lab.bench import HeadSetting, bench_head
 
     setting = HeadSetting(args.rows, args.vocab_size, args.hidden_size, args.supervised, args.dtype)
-    return bench_head(setting, args.repeats, args.seed)
+    return _shown(bench_head(setting, args.repeats, args.seed))
 
 
-def _attention(args: argparse.Namespace) -> Report:
+def _add_attention(parser: Parser) -> None:
+    parser.add_argument("--tokens", type=int, default=2048, help="of a pack")
+    parser.add_argument("--samples", type=int, default=16, help="in a pack, of random lengths")
+    parser.add_argument("--heads", type=int, default=4)
+    parser.add_argument("--key-value-heads", type=int, default=2)
+    parser.add_argument("--head-size", type=int, default=64)
+    _add_dtype(parser)
+
+
+def _attention(args: argparse.Namespace) -> Result:
     from internvl_lab.bench import AttentionSetting, bench_attention
 
     setting = AttentionSetting(args.tokens, args.samples, args.heads, args.key_value_heads, args.head_size, args.dtype)
-    return bench_attention(setting, args.repeats, args.seed)
+    return _shown(bench_attention(setting, args.repeats, args.seed))
 
 
-def _packing(args: argparse.Namespace) -> tuple[dict[str, Any], Table]:
+def _add_generate(parser: Parser) -> None:
+    parser.add_argument("--size", default="small", choices=("small", "tiny"), help="tiny is for tests")
+    parser.add_argument("--samples", type=int, default=8, help="answers to the prompt")
+    parser.add_argument("--prompt-tokens", type=int, default=1000)
+    parser.add_argument("--tiles", type=int, default=13, help="of the prompt; their visual tokens count")
+    parser.add_argument("--new-tokens", type=int, default=32, help="of each answer")
+    _add_dtype(parser)
+
+
+def _generate(args: argparse.Namespace) -> Result:
+    from internvl_lab.bench.generate import GenerateSetting, bench_generate
+
+    sizes = (args.size, args.samples, args.prompt_tokens, args.tiles, args.new_tokens, args.dtype)
+    return _shown(bench_generate(GenerateSetting(*sizes), args.repeats, args.seed))
+
+
+def _add_packing(parser: Parser) -> None:
+    parser.add_argument("--pairs", type=Path, required=True, help="JSON list of [tokens, tiles], alone or as `pairs`")
+    parser.add_argument("--max-tokens", type=int, default=16384)
+    parser.add_argument("--max-tiles", type=int, default=48)
+    parser.add_argument("--block-size", type=int, default=8192, help="samples that are packed together")
+
+
+def _packing(args: argparse.Namespace) -> Result:
     from internvl_lab.bench.packing import PackingSetting, bench_packing, packing_table, read_pairs
 
     setting = PackingSetting(args.max_tokens, args.max_tiles, args.block_size, args.seed, args.repeats)
     report = bench_packing(read_pairs(args.pairs), setting)
-    return report, packing_table(report)
+    return report, [packing_table(report)]
 
 
-def _loader(args: argparse.Namespace) -> tuple[dict[str, Any], Table]:
+def _add_loader(parser: Parser) -> None:
+    parser.add_argument("--shards", type=Path, help="folder of WebDataset tars; default: miniworld pages, made anew")
+    parser.add_argument("--tokenizer", default="mini", help="folder with tokenizer.json, or `mini`")
+    parser.add_argument("--samples", type=int, default=160, help="use the first so many; 0 = all")
+
+
+def _loader(args: argparse.Namespace) -> Result:
     from internvl_lab.bench.loader import LoaderSetting, bench_loader, loader_table
 
     setting = LoaderSetting(str(args.shards or ""), args.tokenizer, args.samples, args.seed, args.repeats)
     report = bench_loader(setting)
-    return report, loader_table(report)
+    return report, [loader_table(report)]
+
+
+MEASUREMENTS: dict[str, tuple[str, Callable[[Parser], None], Callable[[argparse.Namespace], Result]]] = {
+    "step": ("a training step against transformers' padded and packed steps", _add_step, _step),
+    "head": ("the loss head against logits on all positions", _add_head, _head),
+    "attention": ("packed attention: the backend `auto` against all others", _add_attention, _attention),
+    "generate": ("several answers to one prompt against transformers' generate", _add_generate, _generate),
+    "packing": ("the plan against other packing policies", _add_packing, _packing),
+    "loader": ("one loader worker against others' pipelines", _add_loader, _loader),
+}
+"""Name to (summary, function that adds the options, function that measures)."""

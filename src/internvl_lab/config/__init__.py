@@ -18,6 +18,7 @@ from internvl_lab.config.run import (
     SweepConfig,
 )
 from internvl_lab.config.stage import LoraConfig, OptimizerConfig, RecipeConfig, SchedulerConfig, StageConfig
+from internvl_lab.config.test_time import SamplingConfig, TestTimeConfig
 
 __all__ = [
     "CallbacksConfig",
@@ -35,11 +36,13 @@ __all__ = [
     "ProjectorConfig",
     "RecipeConfig",
     "RunConfig",
+    "SamplingConfig",
     "ScaleConfig",
     "SchedulerConfig",
     "SourceConfig",
     "StageConfig",
     "SweepConfig",
+    "TestTimeConfig",
     "TilingConfig",
     "VisionConfig",
 ]

@@ -21,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from internvl_lab.config.model import ModelConfig
 from internvl_lab.config.run import RunConfig
+from internvl_lab.config.test_time import TestTimeConfig
 from internvl_lab.config.typed import from_mapping
 from internvl_lab.constants import PARTS
 from internvl_lab.errors import ConfigError, InternVLLabError
@@ -41,18 +42,40 @@ def compose(overrides: Sequence[str] = (), config_dir: Path = CONFIG_DIR) -> Run
     return typed_config(compose_raw(overrides, config_dir))
 
 
-def compose_raw(overrides: Sequence[str] = (), config_dir: Path = CONFIG_DIR) -> DictConfig:
+def compose_test_time(overrides: Sequence[str] = (), config_dir: Path = CONFIG_DIR) -> TestTimeConfig:
+    """Compose the configuration that `python -m internvl_lab test-time OVERRIDES` runs.
+
+    Raises:
+        ConfigError: an override or a file is wrong, or a value is missing; the message names the key.
+    """
+    try:
+        raw = compose_raw(overrides, config_dir, "test_time")
+        own = OmegaConf.masked_copy(raw, [str(k) for k in raw if k != "hydra"])
+        values = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(explain(error) or str(error)) from error
+    assert isinstance(values, dict)
+    settings: dict[str, Any] = {str(k): v for k, v in values.items()}
+    for name in ("checkpoint", "tasks"):
+        settings[name] = [settings[name]] if isinstance(settings[name], str) else settings[name]
+    return from_mapping(TestTimeConfig, settings)
+
+
+def compose_raw(overrides: Sequence[str] = (), config_dir: Path = CONFIG_DIR, root: str = "train") -> DictConfig:
     """Compose without typing; the result still holds Hydra's own node.
 
+    Args:
+        overrides, config_dir: as in `compose`.
+        root: name of the file that everything starts from.
     Raises:
         ConfigError: Hydra refuses an override; one line.
     """
-    if not (config_dir / "train.yaml").is_file():
-        raise ConfigError(f"no train.yaml in {config_dir}: run from a clone of the repository")
+    if not (config_dir / f"{root}.yaml").is_file():
+        raise ConfigError(f"no {root}.yaml in {config_dir}: run from a clone of the repository")
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(config_dir), version_base="1.3"):
-            return hydra_compose("train", list(overrides), return_hydra_config=True)
+            return hydra_compose(root, list(overrides), return_hydra_config=True)
     except Exception as error:
         line = explain(error, overrides, config_dir)
         if line is None:

@@ -1,5 +1,6 @@
 """Text: the tokenizer, the chat template with its loss mask, and a measure of repetition."""
 
+from internvl_lab.text.chain_of_thought import boxed, cot_prompt, options_of
 from internvl_lab.text.repetition import is_looping, repeated_ngram_share
 from internvl_lab.text.template import ChatTemplate, EncodedText, Turn
 from internvl_lab.text.tokenizer import (
@@ -14,10 +15,13 @@ __all__ = [
     "ChatTemplate",
     "EncodedText",
     "Turn",
+    "boxed",
+    "cot_prompt",
     "has_tokenizer",
     "is_looping",
     "load_tokenizer",
     "num_missing_tokens",
+    "options_of",
     "repeated_ngram_share",
     "tokenizer_fingerprint",
     "train_tokenizer",

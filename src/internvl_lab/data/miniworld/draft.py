@@ -33,6 +33,8 @@ class Draft:
     """(task, combination) of questions that belong to other tasks and are asked in training only."""
     dense: tuple[Question, ...] = ()
     """Ways to ask for everything that the picture holds."""
+    worked: tuple[Question, ...] = ()
+    """The same questions, asked for their steps; in training they take the place of the others as often as not."""
     sizes: tuple[tuple[int, int], ...] = ()
     """(width, height) in pixels of every picture."""
     scenes: tuple[str, ...] = ()

@@ -20,14 +20,19 @@ from internvl_lab.data.miniworld.marks import recording, regions_of
 from internvl_lab.data.miniworld.tasks_chart import chart
 from internvl_lab.data.miniworld.tasks_language import text_only
 from internvl_lab.data.miniworld.tasks_objects import attribute, captioning, counting, existence, grounding
+from internvl_lab.data.miniworld.tasks_reasoning import reasoning
 from internvl_lab.data.miniworld.tasks_sequence import multi_image, video
 from internvl_lab.data.miniworld.tasks_text import document, ocr
-from internvl_lab.data.miniworld.vocabulary import SPLITS, TASKS
+from internvl_lab.data.miniworld.vocabulary import OPTIONAL_TASKS, SPLITS, TASKS
 from internvl_lab.data.shards import RawSample
 from internvl_lab.errors import ConfigError
 
 DENSE_SHARE = 0.5
 """Share of `pretrain`'s pictures that are asked for everything they hold."""
+WORKED_SHARE = 0.5
+"""Share of the training samples of a task with worked questions that ask for the steps."""
+MAX_WORKED = 2
+"""Most questions that ask for their steps about one picture: their answers are long."""
 MAX_TURNS = 6
 """Most questions about one picture in training: a picture costs far more tokens than one more answer."""
 
@@ -43,13 +48,14 @@ DRAW: dict[str, Callable[[Random, bool], Draft]] = {
     "multi_image": multi_image,
     "video": video,
     "text_only": text_only,
+    "reasoning": reasoning,
 }
 
 
 def draw(split: str, index: int, seed: int, task: str) -> tuple[Draft, tuple[Question, ...]]:
     """Draw the draft of sample `index` and the questions to ask about it.
 
-    `val` asks one question. `finetune` asks up to six about the same picture, and so does
+    `val` asks one question, directly. `finetune` asks up to six about the same picture, and so does
     `pretrain`, which puts a dense question first in half of the samples.
     """
     rng = Random(f"{seed}/{split}/{index}/{task}")
@@ -59,6 +65,8 @@ def draw(split: str, index: int, seed: int, task: str) -> tuple[Draft, tuple[Que
         draft = DRAW[task](rng, dense)
     if split == "val":
         return draft, draft.questions[:1]
+    if draft.worked and rng.random() < WORKED_SHARE:
+        return draft, draft.worked[: rng.randint(1, MAX_WORKED)]
     if dense and draft.dense:
         return draft, (rng.choice(draft.dense), *draft.questions[: rng.randrange(4)])
     return draft, draft.questions[: rng.randint(2, MAX_TURNS)]
@@ -115,7 +123,7 @@ def make_sample(split: str, index: int, seed: int, task: str, with_images: bool 
         split: `pretrain`, `finetune` or `val`.
         index: number of the sample in its split.
         seed: of the whole dataset.
-        task: one of `TASKS`.
+        task: one of `TASKS` or `OPTIONAL_TASKS`.
         with_images: paint and encode the pictures; without them only the record is made, much faster.
     """
     draft, questions = draw(split, index, seed, task)
@@ -130,16 +138,17 @@ def make_sample(split: str, index: int, seed: int, task: str, with_images: bool 
 
 
 def check_choice(split: str, tasks: Sequence[str]) -> tuple[str, ...]:
-    """Return the tasks to generate, all if none is named.
+    """Return the tasks to generate, all but the optional ones if none is named.
 
     Raises:
         ConfigError: unknown split or task.
     """
     if split not in SPLITS:
         raise ConfigError(f"data.miniworld: split {split!r} must be one of {', '.join(SPLITS)}")
-    unknown = [task for task in tasks if task not in TASKS]
+    known = (*TASKS, *OPTIONAL_TASKS)
+    unknown = [task for task in tasks if task not in known]
     if unknown:
-        raise ConfigError(f"data.miniworld.tasks: unknown {', '.join(unknown)}; choose from {', '.join(TASKS)}")
+        raise ConfigError(f"data.miniworld.tasks: unknown {', '.join(unknown)}; choose from {', '.join(known)}")
     return tuple(tasks) or TASKS
 
 

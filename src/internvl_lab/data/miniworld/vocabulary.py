@@ -17,6 +17,9 @@ TASKS: tuple[str, ...] = (
 )
 """One task per capability that the report evaluates; sample i belongs to task i modulo their number."""
 
+OPTIONAL_TASKS: tuple[str, ...] = ("reasoning",)
+"""Tasks that are made only where they are named."""
+
 SPLITS: tuple[str, ...] = ("pretrain", "finetune", "val")
 
 COLORS: dict[str, tuple[int, int, int]] = {
