@@ -19,7 +19,7 @@ import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from internvl_lab.curation.judge import Question, Reply
+from internvl_lab.curation.judging.judge import Question, Reply
 from internvl_lab.errors import JudgeError
 
 _SCHEMA = """
@@ -27,8 +27,11 @@ CREATE TABLE IF NOT EXISTS answers (
     key TEXT PRIMARY KEY, text TEXT NOT NULL, prompt_tokens INTEGER NOT NULL, answer_tokens INTEGER NOT NULL,
     is_complete INTEGER NOT NULL, cost REAL NOT NULL
 ) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS calls (id INTEGER PRIMARY KEY, number INTEGER NOT NULL, cost REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS calls (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, number INTEGER NOT NULL, cost REAL NOT NULL
+);
 """
+# AUTOINCREMENT: without it SQLite gives the id of a call that has just ended to the next one, in another thread.
 _MOST_VARIABLES = 500
 """Keys of one look-up; SQLite takes at least 999."""
 

@@ -20,7 +20,7 @@ from typing import IO, Any
 from urllib.parse import urlsplit
 
 from internvl_lab.config.curation_judge import PREFIX, JudgeConfig
-from internvl_lab.curation.judge import Question, Reply, TransientError, Unanswered
+from internvl_lab.curation.judging.judge import Question, Reply, TransientError, Unanswered
 from internvl_lab.errors import JudgeError
 
 MAX_BODY_BYTES = 4 * 1024 * 1024

@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from internvl_lab.config.curation_judge import PREFIX, JudgeConfig
-from internvl_lab.curation.judge import Question, Reply, Unanswered
+from internvl_lab.curation.judging.judge import Question, Reply, Unanswered
 from internvl_lab.errors import JudgeError
 
 

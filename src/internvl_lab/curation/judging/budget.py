@@ -11,8 +11,8 @@ import threading
 from collections.abc import Mapping
 
 from internvl_lab.config.curation_judge import PREFIX, JudgeConfig
-from internvl_lab.curation.answer_store import AnswerStore
-from internvl_lab.curation.judge import Reply
+from internvl_lab.curation.judging.answer_store import AnswerStore
+from internvl_lab.curation.judging.judge import Reply
 from internvl_lab.errors import BudgetError
 
 TOKENS_PER_PRICE = 1_000_000

@@ -20,9 +20,9 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 
 from internvl_lab.config.curation_judge import PREFIX, JudgeConfig
-from internvl_lab.curation.answer_store import AnswerStore, answer_key
-from internvl_lab.curation.budget import Budget
-from internvl_lab.curation.judge import Judge, Question, Reply, TransientError, Unanswered
+from internvl_lab.curation.judging.answer_store import AnswerStore, answer_key
+from internvl_lab.curation.judging.budget import Budget
+from internvl_lab.curation.judging.judge import Judge, Question, Reply, TransientError, Unanswered
 from internvl_lab.errors import JudgeError
 
 logger = logging.getLogger(__name__)

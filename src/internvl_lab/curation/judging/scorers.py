@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from internvl_lab.config.curation_judge import JudgeConfig, JudgingConfig
-from internvl_lab.curation.answer_store import AnswerStore
-from internvl_lab.curation.aside import UNPARSED, AsideLog
-from internvl_lab.curation.asking import Asker
-from internvl_lab.curation.judge import Judge
-from internvl_lab.curation.scoring import QualityScorer, RepetitionScorer
+from internvl_lab.curation.judging.answer_store import AnswerStore
+from internvl_lab.curation.judging.aside import UNPARSED, AsideLog
+from internvl_lab.curation.judging.asking import Asker
+from internvl_lab.curation.judging.judge import Judge
+from internvl_lab.curation.judging.scoring import QualityScorer, RepetitionScorer
 from internvl_lab.curation.verdicts import Scorer
 
 logger = logging.getLogger(__name__)
@@ -66,9 +66,9 @@ def build_judge(config: JudgeConfig) -> Judge:
         JudgeError: it cannot be used.
     """
     if config.kind == "local":
-        from internvl_lab.curation.judge_local import LocalJudge  # here, because torch takes seconds to import
+        from internvl_lab.curation.judging.local_judge import LocalJudge  # here, because torch takes seconds to import
 
         return LocalJudge(config)
-    from internvl_lab.curation.judge_http import ChatJudge
+    from internvl_lab.curation.judging.http_judge import ChatJudge
 
     return ChatJudge(config)
