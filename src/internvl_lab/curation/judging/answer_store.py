@@ -27,11 +27,10 @@ CREATE TABLE IF NOT EXISTS answers (
     key TEXT PRIMARY KEY, text TEXT NOT NULL, prompt_tokens INTEGER NOT NULL, answer_tokens INTEGER NOT NULL,
     is_complete INTEGER NOT NULL, cost REAL NOT NULL
 ) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS calls (
+CREATE TABLE IF NOT EXISTS calls ( -- AUTOINCREMENT: else the id of a call that just ended goes to another thread's
     id INTEGER PRIMARY KEY AUTOINCREMENT, number INTEGER NOT NULL, cost REAL NOT NULL
 );
 """
-# AUTOINCREMENT: without it SQLite gives the id of a call that has just ended to the next one, in another thread.
 _MOST_VARIABLES = 500
 """Keys of one look-up; SQLite takes at least 999."""
 
