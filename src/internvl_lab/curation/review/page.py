@@ -107,7 +107,8 @@ def render_note(text: str, view: View) -> str:
 def _document(title: str, body: str, view: View) -> str:
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
-        f'<meta name="viewport" content="width=device-width"><link rel="icon" href="data:,"><style nonce="{view.nonce}">{_STYLE}</style></head>'
+        f'<meta name="viewport" content="width=device-width"><link rel="icon" href="data:,">'
+        f'<style nonce="{view.nonce}">{_STYLE}</style></head>'
         f'<body>{body}<script nonce="{view.nonce}">{_SCRIPT}</script></body></html>'
     )
 
