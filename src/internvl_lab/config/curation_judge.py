@@ -13,18 +13,56 @@ from internvl_lab.config.checks import above_zero, at_least
 from internvl_lab.errors import ConfigError
 
 PREFIX = "curation.judge"
-JUDGE_KINDS = ("openai", "local")
+JUDGE_KINDS = ("none", "openai", "local")
 ROUTERS = ("rules_first", "judge", "rules")
 MAX_SCORE = 10
 """The scale of both scores is 0..10. Source: InternVL 2.5, section 4.3."""
 
 
 @dataclass(frozen=True)
-class JudgeConfig:
-    """Say which model judges and within which limits."""
+class ScoringConfig:
+    """Say what a score is taken for."""
 
-    kind: str = "openai"
-    """`openai` (any URL that speaks /v1/chat/completions) or `local` (a transformers folder)."""
+    enabled: bool = True
+    threshold: float = 0.0
+    """Records that score below it are rejected."""
+    exempt: tuple[str, ...] = ()
+    """Sources that are not scored, as shell patterns (`docvqa`, `academic_*`)."""
+
+    def __post_init__(self) -> None:
+        """Refuse thresholds off the scale."""
+        if not 0 <= self.threshold <= MAX_SCORE:
+            raise ConfigError(f"{PREFIX}.*.threshold={self.threshold} must lie in 0..{MAX_SCORE}")
+
+
+@dataclass(frozen=True)
+class QualityConfig(ScoringConfig):
+    """Score the quality of text-only records with prompts per domain."""
+
+    threshold: float = 7.0
+    router: str = "rules_first"
+    """Who names a record's domain: `rules_first` (cheap rules, the judge where they are unsure), `judge`, `rules`."""
+
+    def __post_init__(self) -> None:
+        """Refuse unknown routers."""
+        super().__post_init__()
+        if self.router not in ROUTERS:
+            raise ConfigError(f"{PREFIX}.quality.router={self.router!r} must be one of {', '.join(ROUTERS)}")
+
+
+@dataclass(frozen=True)
+class RepetitionConfig(ScoringConfig):
+    """Score the repetition of any record's text; 10 is none."""
+
+    threshold: float = 3.0
+
+
+@dataclass(frozen=True)
+class JudgeConfig:
+    """Say which model judges what, and within which limits; group `curation/judge`."""
+
+    kind: str = "none"
+    """`none`, `openai` (any URL that speaks /v1/chat/completions) or `local` (a transformers folder)."""
     model: str = ""
     """Name that the server knows the model by, or the folder of a local one."""
     url: str = "http://127.0.0.1:8000/v1"
@@ -61,12 +99,14 @@ class JudgeConfig:
     """Questions a local model answers side by side."""
     device: str = "auto"
     """Of a local model: `auto` (CUDA where there is one), `cpu`, `cuda`, `cuda:1` ..."""
+    quality: QualityConfig = field(default_factory=QualityConfig)
+    repetition: RepetitionConfig = field(default_factory=RepetitionConfig)
 
     def __post_init__(self) -> None:
         """Refuse what cannot work."""
         if self.kind not in JUDGE_KINDS:
             raise ConfigError(f"{PREFIX}.kind={self.kind!r} must be one of {', '.join(JUDGE_KINDS)}")
-        if not self.model:
+        if self.kind != "none" and not self.model:
             raise ConfigError(f"{PREFIX}.model is missing: the name of the judge's model, or its folder")
         address = urlsplit(self.url)
         if self.kind == "openai" and (address.scheme not in ("http", "https") or not address.hostname):
@@ -78,50 +118,3 @@ class JudgeConfig:
         above_zero(self, PREFIX, "timeout_s")
         if self.max_cost is not None and self.kind == "openai" and not self.prompt_price + self.answer_price:
             raise ConfigError(f"{PREFIX}.max_cost bounds nothing while prompt_price and answer_price are 0")
-
-
-@dataclass(frozen=True)
-class ScoringConfig:
-    """Say what a score is taken for."""
-
-    enabled: bool = True
-    threshold: float = 0.0
-    """Records that score below it are rejected."""
-    trusted: tuple[str, ...] = ()
-    """Sources that are not scored, as shell patterns (`docvqa`, `academic_*`)."""
-
-    def __post_init__(self) -> None:
-        """Refuse thresholds off the scale."""
-        if not 0 <= self.threshold <= MAX_SCORE:
-            raise ConfigError(f"{PREFIX}: threshold={self.threshold} must lie in 0..{MAX_SCORE}")
-
-
-@dataclass(frozen=True)
-class QualityConfig(ScoringConfig):
-    """Score the quality of text-only records with prompts per domain."""
-
-    threshold: float = 7.0
-    router: str = "rules_first"
-    """Who names a record's domain: `rules_first` (cheap rules, the judge where they are unsure), `judge`, `rules`."""
-
-    def __post_init__(self) -> None:
-        """Refuse unknown routers."""
-        super().__post_init__()
-        if self.router not in ROUTERS:
-            raise ConfigError(f"{PREFIX}.quality.router={self.router!r} must be one of {', '.join(ROUTERS)}")
-
-
-@dataclass(frozen=True)
-class RepetitionConfig(ScoringConfig):
-    """Score the repetition of any record's text; 10 is none."""
-
-    threshold: float = 3.0
-
-
-@dataclass(frozen=True)
-class JudgingConfig:
-    """Hold everything about judging; without a judge nothing is scored."""
-
-    judge: JudgeConfig | None = None
-    quality: QualityConfig = field(default_factory=QualityConfig)
-    repetition: RepetitionConfig = field(default_factory=RepetitionConfig)

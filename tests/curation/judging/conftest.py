@@ -41,7 +41,7 @@ def make_config(server: Any) -> Callable[..., JudgeConfig]:
 
     def make(**changes: Any) -> JudgeConfig:
         settings: dict[str, Any] = {"model": "stand-in", "url": server.url, "first_delay_s": 0.0, "timeout_s": 5.0}
-        return JudgeConfig(**settings | changes)
+        return JudgeConfig("openai", **settings | changes)
 
     return make
 

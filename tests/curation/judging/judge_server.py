@@ -27,7 +27,7 @@ PATIENCE_S = 0.5
 
 
 class JudgeServer(ThreadingHTTPServer):
-    """Hold the counts; `paid` counts whole answers that were sent, by text."""
+    """Hold the counts; `paid` counts whole answers that were sent, by (prompt, text)."""
 
     daemon_threads = True
 
@@ -36,7 +36,7 @@ class JudgeServer(ThreadingHTTPServer):
         self.delay_s = delay_s
         self.guard = threading.Lock()
         self.faults_given: Counter[tuple[str, str]] = Counter()
-        self.paid: Counter[str] = Counter()
+        self.paid: Counter[tuple[str, str]] = Counter()
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.in_flight = self.most_in_flight = 0
@@ -62,7 +62,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         server = self.server
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        text = request["messages"][1]["content"]
+        system, text = (message["content"] for message in request["messages"])
         with server.guard:
             server.requests.append(request)
             server.headers.append(dict(self.headers))
@@ -71,7 +71,7 @@ class _Handler(BaseHTTPRequestHandler):
             fault = server.next_fault(text)
         try:
             time.sleep(server.delay_s)
-            self.answer(text, fault, self.words(text, fault, request["messages"][0]["content"]))
+            self.answer((system, text), fault, self.words(text, fault, system))
         finally:
             with server.guard:
                 server.in_flight -= 1
@@ -84,7 +84,7 @@ class _Handler(BaseHTTPRequestHandler):
         worth = re.search(r"worth (\d+)", text)
         return f"A reason of {hashlib.sha256(text.encode()).hexdigest()[:8]}.\nScore: {worth[1] if worth else 5}"
 
-    def answer(self, text: str, fault: str | None, words: str) -> None:
+    def answer(self, question: tuple[str, str], fault: str | None, words: str) -> None:
         usage = {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120}
         choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": words}}
         body = json.dumps({"object": "chat.completion", "choices": [choice], "usage": usage}).encode()
@@ -104,7 +104,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         else:
             with self.server.guard:
-                self.server.paid[text] += 1
+                self.server.paid[question] += 1
             self.send(200, body)
 
     def send(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from internvl_lab.atomic import write_atomic
-from internvl_lab.config.curation_judge import JudgeConfig, JudgingConfig
+from internvl_lab.config.curation_judge import JudgeConfig
 from internvl_lab.curation.judging import open_scorers
 from internvl_lab.curation.verdicts import CurationRecord
 
@@ -25,9 +25,9 @@ def main(url: str, folder: str, num_records: str, faults: str, concurrency: str)
     records = [
         CurationRecord(f"s:{i}", "s", {}, (("human", "?"), ("gpt", text)), (), False) for i, text in enumerate(texts)
     ]
-    judge = JudgeConfig(model="m", url=url, first_delay_s=0.0, timeout_s=1.0, concurrency=int(concurrency))
+    judge = JudgeConfig("openai", "m", url, first_delay_s=0.0, timeout_s=1.0, concurrency=int(concurrency))
     lines = []
-    with open_scorers(JudgingConfig(judge), Path(folder)) as scorers:
+    with open_scorers(judge, Path(folder)) as scorers:
         for start in range(0, len(records), CHUNK):
             chunk = records[start : start + CHUNK]
             for parts in zip(*(scorer.score(chunk) for scorer in scorers), strict=True):

@@ -1,4 +1,3 @@
-import sqlite3
 import subprocess
 import sys
 
@@ -45,15 +44,17 @@ def test_a_thousand_keys_are_looked_up_at_once(path):
     store.close()
 
 
-def test_one_process_at_a_time(path):
+def test_one_owner_at_a_time(path):
     store = AnswerStore(path)
+    with pytest.raises(JudgeError, match="is in use"):
+        AnswerStore(path)
     code = (
         "import sys, pathlib\nfrom internvl_lab.curation.judging.answer_store import AnswerStore\n"
         "from internvl_lab.errors import JudgeError\n"
         "try:\n    AnswerStore(pathlib.Path(sys.argv[1]))\nexcept JudgeError as error:\n    sys.exit(str(error))"
     )
     other = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False)
-    assert "is in use by another process" in other.stderr
+    assert "is in use: wait for the other run" in other.stderr
     store.close()
     assert subprocess.run([sys.executable, "-c", code, str(path)], check=False).returncode == 0
 
@@ -66,13 +67,23 @@ def test_a_file_that_is_no_cache_is_refused_and_left_alone(tmp_path):
     assert path.read_text().startswith("these are my notes")
 
 
-def test_every_commit_reaches_the_disk(path):
+def test_every_commit_reaches_the_disk(path, tmp_path):
     store = AnswerStore(path)
     store.close_call(store.open_call(1, 0.0), {"a": (Reply("x", 1, 1), 0.0)})
-    other = sqlite3.connect(f"file:{path}?mode=ro", uri=True)  # a reader, as after a kill
-    assert other.execute("SELECT text FROM answers").fetchall() == [("x",)]
-    other.close()
     assert store._db.execute("PRAGMA synchronous").fetchone() == (2,)
+    for file in path.parent.iterdir():  # what a kill would leave
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    store.close()
+    copy = AnswerStore(tmp_path / path.name)
+    assert copy.look_up(["a"]) == {"a": Reply("x", 1, 1)}
+    copy.close()
+
+
+def test_the_id_of_a_call_is_never_used_again(path):
+    store = AnswerStore(path)
+    first = store.open_call(1, 0.0)
+    store.close_call(first, {})
+    assert store.open_call(1, 0.0) != first
     store.close()
 
 

@@ -36,6 +36,8 @@ def build(tmp_path):
     stores = []
 
     def make(judge, **changes):
+        for store in stores:
+            store.close()  # the next run
         stores.append(AnswerStore(tmp_path / "judge.sqlite"))
         return Asker(judge, stores[-1], JudgeConfig(model="m", first_delay_s=0.0, **changes))
 

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from internvl_lab.config.curation_judge import JudgingConfig, QualityConfig, RepetitionConfig
+from internvl_lab.config.curation_judge import QualityConfig, RepetitionConfig
 from internvl_lab.curation.judging import open_scorers
 from internvl_lab.curation.judging.prompts import QUALITY_PROMPTS, REPETITION_PROMPT, ROUTER_PROMPT
 from internvl_lab.errors import BudgetError
@@ -28,8 +28,8 @@ def test_quality_is_scored_per_domain_and_compared_with_the_threshold(server, ma
         record(4, "worth 1", has_media=True),
         record(5, "worth 1", source="academic_qa"),
     ]
-    quality = QualityConfig(trusted=("academic_*",))
-    found = score(JudgingConfig(make_config(), quality, NO_REPETITION), tmp_path, records)["quality"]
+    quality = QualityConfig(exempt=("academic_*",))
+    found = score(make_config(quality=quality, repetition=NO_REPETITION), tmp_path, records)["quality"]
     assert [[(v.rule, v.score, v.threshold, v.rejected) for v in verdicts] for verdicts in found] == [
         [("quality", 7.0, 7.0, False)],
         [("quality", 6.0, 7.0, True)],
@@ -49,22 +49,22 @@ def test_quality_is_scored_per_domain_and_compared_with_the_threshold(server, ma
 def test_the_router_is_a_setting(server, make_config, record, tmp_path, router, num_routed):
     records = [record(1, "worth 7"), record(2, r"worth 9: \frac{1}{2} and \sqrt{2}")]
     quality = QualityConfig(router=router)
-    found = score(JudgingConfig(make_config(), quality, NO_REPETITION), tmp_path, records)["quality"]
+    found = score(make_config(quality=quality, repetition=NO_REPETITION), tmp_path, records)["quality"]
     assert [verdicts[0].score for verdicts in found] == [7.0, 9.0]
     assert systems(server).count(ROUTER_PROMPT) == num_routed
 
 
 def test_repetition_is_scored_for_media_too_and_the_academic_are_exempt(server, make_config, record, tmp_path):
     records = [record(1, "worth 3", has_media=True), record(2, "worth 2"), record(3, "worth 0", source="docvqa")]
-    repetition = RepetitionConfig(trusted=("docvqa",))
-    found = score(JudgingConfig(make_config(), NO_QUALITY, repetition), tmp_path, records)["judged_repetition"]
+    repetition = RepetitionConfig(exempt=("docvqa",))
+    found = score(make_config(quality=NO_QUALITY, repetition=repetition), tmp_path, records)["judged_repetition"]
     assert [[(v.score, v.rejected) for v in verdicts] for verdicts in found] == [[(3.0, False)], [(2.0, True)], []]
     assert systems(server) == [REPETITION_PROMPT] * 2
 
 
 def test_faults_lose_nothing_and_pay_nothing_twice(server, make_config, judge_server, record, tmp_path):
     records = [record(i, f"[{FAULTS[i % len(FAULTS)]}] worth {i % 11}") for i in range(42)]
-    config = JudgingConfig(make_config(timeout_s=judge_server.PATIENCE_S), NO_QUALITY, RepetitionConfig())
+    config = make_config(timeout_s=judge_server.PATIENCE_S, quality=NO_QUALITY)
     found = score(config, tmp_path, records)["judged_repetition"]
     assert [verdicts[0].score for verdicts in found] == [float(i % 11) for i in range(42)]
     assert set(server.paid.values()) == {1} and len(server.paid) == 42
@@ -76,7 +76,7 @@ def test_faults_lose_nothing_and_pay_nothing_twice(server, make_config, judge_se
 
 def test_what_is_not_clear_is_kept_aside_and_paid_once(server, make_config, record, tmp_path):
     records = [record(1, "[vague 9] worth 2"), record(2, "worth 2"), record(3, "[400 1] worth 2")]
-    config = JudgingConfig(make_config(), NO_QUALITY, RepetitionConfig())
+    config = make_config(quality=NO_QUALITY)
     for expected in ([1, 3], [1]):
         found = score(config, tmp_path, records)["judged_repetition"]
         lines = [json.loads(line) for line in (tmp_path / "unparsed.jsonl").read_text().splitlines()]
@@ -89,7 +89,7 @@ def test_what_is_not_clear_is_kept_aside_and_paid_once(server, make_config, reco
 
 def test_an_unclear_domain_gives_no_quality_score(make_config, record, tmp_path):
     records = [record(1, "[vague 1] worth 2")]
-    found = score(JudgingConfig(make_config(), QualityConfig(router="judge"), NO_REPETITION), tmp_path, records)
+    found = score(make_config(quality=QualityConfig(router="judge"), repetition=NO_REPETITION), tmp_path, records)
     assert found == {"quality": [[]]}
     assert json.loads((tmp_path / "unparsed.jsonl").read_text())["reason"] == "no domain in one word"
 
@@ -98,7 +98,7 @@ def test_a_spent_budget_is_one_line_and_more_of_it_goes_on_where_it_stopped(serv
     records = [record(i, f"worth {i % 11}") for i in range(30)]
 
     def run(max_calls):
-        return score(JudgingConfig(make_config(max_calls=max_calls), NO_QUALITY, RepetitionConfig()), tmp_path, records)
+        return score(make_config(max_calls=max_calls, quality=NO_QUALITY), tmp_path, records)
 
     with pytest.raises(BudgetError, match=r"budget is used up \(12 calls"):
         run(12)
@@ -110,7 +110,7 @@ def test_a_spent_budget_is_one_line_and_more_of_it_goes_on_where_it_stopped(serv
 def test_the_cost_never_passes_its_bound(server, make_config, record, tmp_path):
     records = [record(i, f"worth {i % 11}") for i in range(30)]
     changes = {"prompt_price": 1.0, "answer_price": 10.0, "max_answer_tokens": 64, "max_cost": 0.006}
-    config = JudgingConfig(make_config(**changes), NO_QUALITY, RepetitionConfig())
+    config = make_config(**changes, quality=NO_QUALITY)
     with pytest.raises(BudgetError):
         score(config, tmp_path, records)
     paid = sum(server.paid.values())

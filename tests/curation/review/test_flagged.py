@@ -69,6 +69,11 @@ def test_a_record_without_turns_is_shown_as_it_is(folder):
     assert FlaggedFile(folder)[0].turns == [("record", '{\n "id": 7\n}')]
 
 
+def test_rejected_records_serve_where_nothing_was_flagged_apart(folder):
+    (folder / "flagged.jsonl").rename(folder / "rejected.jsonl")
+    assert len(FlaggedFile(folder)) == 4
+
+
 def test_what_is_no_output_folder_is_one_line(folder, tmp_path):
     with pytest.raises(ConfigError, match="must be the output folder of `curate`"):
         FlaggedFile(tmp_path / "nowhere")

@@ -27,7 +27,7 @@ def test_a_long_text_is_cut_and_says_so():
     assert [repeated for _, repeated in parts] == [False, True, False]
 
 
-@given(st.text(alphabet="ab", max_size=300))
+@given(st.text(alphabet="ab", max_size=120))
 def test_the_parts_are_the_text(text):
     parts = marked_parts(text, 1000)
     assert "".join(part for part, _ in parts) == text

@@ -11,7 +11,6 @@ runs. Every commit reaches the disk (SQLite, write-ahead log, synchronous=FULL).
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import sqlite3
@@ -22,7 +21,13 @@ from pathlib import Path
 from internvl_lab.curation.judging.judge import Question, Reply
 from internvl_lab.errors import JudgeError
 
+_SETTINGS = """
+PRAGMA locking_mode = EXCLUSIVE; -- one run at a time; and the log needs no shared memory, which network disks lack
+PRAGMA journal_mode = WAL;
+PRAGMA synchronous = FULL;
+"""
 _SCHEMA = """
+BEGIN IMMEDIATE; -- takes the lock, which stays until the file is closed or its process ends
 CREATE TABLE IF NOT EXISTS answers (
     key TEXT PRIMARY KEY, text TEXT NOT NULL, prompt_tokens INTEGER NOT NULL, answer_tokens INTEGER NOT NULL,
     is_complete INTEGER NOT NULL, cost REAL NOT NULL
@@ -30,6 +35,7 @@ CREATE TABLE IF NOT EXISTS answers (
 CREATE TABLE IF NOT EXISTS calls ( -- AUTOINCREMENT: else the id of a call that just ended goes to another thread's
     id INTEGER PRIMARY KEY AUTOINCREMENT, number INTEGER NOT NULL, cost REAL NOT NULL
 );
+COMMIT;
 """
 _MOST_VARIABLES = 500
 """Keys of one look-up; SQLite takes at least 999."""
@@ -41,39 +47,29 @@ def answer_key(identity: str, question: Question) -> str:
 
 
 class AnswerStore:
-    """Hold answers and what they cost; threads may share it, processes may not.
+    """Hold answers and what they cost; threads may share it, others may not have it open at the same time.
 
     Args:
         path: the SQLite file; it is made, with its folder, where it is missing.
     Raises:
-        JudgeError: another process has it open, or it is no such file.
+        JudgeError: it is open already, here or in another process, or is no such file.
     """
 
     def __init__(self, path: Path) -> None:
-        self._path, self._guard = path, threading.Lock()
+        self._guard = threading.Lock()
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock_file = path.with_name(path.name + ".lock").open("w")
+        self._db = sqlite3.connect(path, timeout=0, check_same_thread=False, isolation_level=None)
         try:
-            # This kind of lock ends with the process and is not handed to forked children, which may outlive it.
-            fcntl.lockf(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._lock_file.close()
-            raise JudgeError(
-                f"{path} is in use by another process: wait for it, or set curation.judge.cache"
-            ) from error
-        try:
-            self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")
-            self._db.executescript(_SCHEMA)
+            self._db.executescript(_SETTINGS + _SCHEMA)
         except sqlite3.DatabaseError as error:
-            self._lock_file.close()
+            self._db.close()
+            if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+                raise JudgeError(f"{path} is in use: wait for the other run, or set curation.judge.cache") from error
             raise JudgeError(f"{path} cannot be used as a cache of answers: {error}") from error
 
     def close(self) -> None:
         """Close the file and let other processes have it."""
         self._db.close()
-        self._lock_file.close()
 
     def look_up(self, keys: Iterable[str]) -> dict[str, Reply]:
         """Return the answers that are there."""

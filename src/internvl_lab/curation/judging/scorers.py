@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from internvl_lab.config.curation_judge import JudgeConfig, JudgingConfig
+from internvl_lab.config.curation_judge import JudgeConfig
 from internvl_lab.curation.judging.answer_store import AnswerStore
 from internvl_lab.curation.judging.aside import UNPARSED, AsideLog
 from internvl_lab.curation.judging.asking import Asker
@@ -21,27 +21,27 @@ CACHE = "judge.sqlite"
 
 
 @contextmanager
-def open_scorers(config: JudgingConfig, out_dir: Path) -> Iterator[list[Scorer]]:
+def open_scorers(config: JudgeConfig, out_dir: Path) -> Iterator[list[Scorer]]:
     """Give the scorers that are switched on; they share one judge, its cache and its budget.
 
     Args:
-        config: what to score and whom to ask; without a judge there are no scorers.
+        config: what to score and whom to ask; kind `none` gives no scorers.
         out_dir: gets `judge.sqlite` (unless the cache lies elsewhere) and `unparsed.jsonl`.
     Raises:
         JudgeError: the judge or its cache cannot be used.
     """
-    if config.judge is None or not (config.quality.enabled or config.repetition.enabled):
+    if config.kind == "none" or not (config.quality.enabled or config.repetition.enabled):
         yield []
         return
-    judge = build_judge(config.judge)
-    store = AnswerStore(Path(config.judge.cache) if config.judge.cache else out_dir / CACHE)
-    asker = Asker(judge, store, config.judge)
+    judge = build_judge(config)
+    store = AnswerStore(Path(config.cache) if config.cache else out_dir / CACHE)
+    asker = Asker(judge, store, config)
     aside = AsideLog(out_dir / UNPARSED)
     scorers: list[Scorer] = []
     if config.quality.enabled:
-        scorers.append(QualityScorer(config.quality, asker, aside, config.judge.max_text_chars))
+        scorers.append(QualityScorer(config.quality, asker, aside, config.max_text_chars))
     if config.repetition.enabled:
-        scorers.append(RepetitionScorer(config.repetition, asker, aside, config.judge.max_text_chars))
+        scorers.append(RepetitionScorer(config.repetition, asker, aside, config.max_text_chars))
     try:
         yield scorers
     finally:

@@ -1,8 +1,8 @@
 """Score records with a judge: quality per domain, and repetition. What it does not say clearly stays without a score.
 
 ```
-records ─ trusted? media? ─> route (rules, judge) ─> quality prompt of the domain ─┐
-records ─ trusted? ────────────────────────────────> repetition prompt ────────────┴─> answer ─ parse ─> Verdict
+records ─ exempt? media? ─> route (rules, judge) ─> quality prompt of the domain ─┐
+records ─ exempt? ────────────────────────────────> repetition prompt ────────────┴─> answer ─ parse ─> Verdict
                                                                                                └ no ─> unparsed.jsonl
 ```
 Source: InternVL 2.5, section 4.3; the report applies quality scores to text alone, because open judges of images are
@@ -28,7 +28,7 @@ class JudgeScorer:
     """Hold what both scorers share.
 
     Args:
-        config: threshold and trusted sources.
+        config: threshold and exempt sources.
         asker: the way to the judge.
         aside: where records without a score go.
         max_text_chars: characters of a conversation that the judge sees.
@@ -63,7 +63,7 @@ class JudgeScorer:
         return verdicts
 
     def _applies(self, record: CurationRecord) -> bool:
-        return not any(fnmatchcase(record.source, pattern) for pattern in self._config.trusted)
+        return not any(fnmatchcase(record.source, pattern) for pattern in self._config.exempt)
 
     def _prompts(self, records: Sequence[CurationRecord]) -> list[tuple[str, str] | None]:
         """Return each record's prompt and what to put before the verdict's detail; None puts it out."""

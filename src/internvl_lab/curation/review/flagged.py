@@ -1,4 +1,4 @@
-"""Read what the pipeline flagged: `flagged.jsonl`, one JSON object a sample, opened by line and not held in memory.
+"""Read what the pipeline flagged: `flagged.jsonl`, or `rejected.jsonl` where there is none, one JSON object a line.
 
 {"key", "source", "record", "verdicts": [{rule, score, threshold, rejected, detail}, ...], "images": [names]}
 and, as the pipeline writes it, where the images lie: "root" (a folder) or "shard" (a tar whose members they are); and
@@ -19,6 +19,7 @@ from internvl_lab.curation.verdicts import Verdict
 from internvl_lab.errors import ConfigError
 
 FLAGGED = "flagged.jsonl"
+REJECTED = "rejected.jsonl"
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class FlaggedSample:
 
 
 class FlaggedFile:
-    """Index the flagged samples of an output folder; position n names a sample.
+    """Index the flagged samples of an output folder; position n names a sample, whose record stays on disk.
 
     Args:
         folder: output folder of `curate`.
@@ -61,9 +62,10 @@ class FlaggedFile:
     """
 
     def __init__(self, folder: Path, rule: str | None = None) -> None:
-        self.folder, self._path = folder, folder / FLAGGED
-        if not self._path.is_file():
-            raise ConfigError(f"{self._path} does not exist: --in must be the output folder of `curate`")
+        found = [path for path in (folder / FLAGGED, folder / REJECTED) if path.is_file()]
+        if not found:
+            raise ConfigError(f"{folder / FLAGGED} does not exist: --in must be the output folder of `curate`")
+        self.folder, self._path = folder, found[0]
         self.keys: list[str] = []
         self.rules: Counter[str] = Counter()
         """Rule to number of samples in the whole file."""
