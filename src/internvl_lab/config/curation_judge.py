@@ -83,8 +83,8 @@ class JudgeConfig:
     """Wait before the second attempt; doubles with each further one."""
     max_delay_s: float = 60.0
     """Longest wait between attempts, also where the server asks for more (Retry-After)."""
-    max_unanswered: int = 20
-    """Records without an answer after all attempts that a run puts aside before it stops."""
+    max_unanswered_in_row: int = 20
+    """Questions in a row that stay unanswered after all attempts before the run stops; single ones are put aside."""
     max_calls: int | None = None
     """Calls that may be paid, over all runs with the same cache; null = any number."""
     max_cost: float | None = None
@@ -113,7 +113,7 @@ class JudgeConfig:
             raise ConfigError(f"{PREFIX}.url={self.url!r} must be an http or https URL")
         at_least(self, PREFIX, 1, "max_answer_tokens", "concurrency", "max_attempts", "batch_size")
         at_least(self, PREFIX, 200, "max_text_chars")
-        at_least(self, PREFIX, 0, "first_delay_s", "max_delay_s", "max_unanswered", "max_calls", "max_cost")
+        at_least(self, PREFIX, 0, "first_delay_s", "max_delay_s", "max_unanswered_in_row", "max_calls", "max_cost")
         at_least(self, PREFIX, 0, "prompt_price", "answer_price")
         above_zero(self, PREFIX, "timeout_s")
         if self.max_cost is not None and self.kind == "openai" and not self.prompt_price + self.answer_price:

@@ -101,9 +101,17 @@ def test_out_of_attempts_is_unanswered_and_asked_again_in_the_next_run(build):
 
 def test_a_dead_server_stops_the_run_instead_of_emptying_it(build):
     judge = Script({str(i): [TransientError("refused")] * 2 for i in range(100)}, concurrency=2)
-    with pytest.raises(JudgeError, match=r"left 4 questions unanswered, more than .*max_unanswered=3.*refused"):
-        build(judge, max_attempts=2, max_unanswered=3).ask(questions(*map(str, range(100))))
-    assert len(judge.asked) < 40
+    with pytest.raises(JudgeError, match=r"left more than .*max_unanswered_in_row=3 questions in a row.*refused"):
+        build(judge, max_attempts=2, max_unanswered_in_row=3).ask(questions(*map(str, range(100))))
+    assert len(judge.asked) <= 2 * (4 + 2)  # two attempts each, and what the other thread had begun
+
+
+def test_single_questions_without_an_answer_do_not_stop_a_run(build):
+    outcomes = {str(i): [TransientError("too long")] for i in range(0, 100, 2)}
+    answers = build(Script(outcomes, concurrency=1), max_attempts=1, max_unanswered_in_row=1).ask(
+        questions(*map(str, range(100)))
+    )
+    assert [isinstance(answer, Unanswered) for answer in answers] == [i % 2 == 0 for i in range(100)]
 
 
 def test_an_error_that_no_attempt_can_mend_stops_at_once(build):

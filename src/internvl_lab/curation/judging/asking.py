@@ -44,7 +44,8 @@ class Asker:
         self._judge, self._store, self._config = judge, store, config
         self.budget = Budget(config, store)
         self.num_asked = self.num_cached = self.num_unanswered = 0
-        self._stop = threading.Event()
+        self._unanswered_in_row = 0
+        self._guard, self._stop = threading.Lock(), threading.Event()
         self._not_before = 0.0
         self._jitter = random.Random(0)
 
@@ -53,7 +54,7 @@ class Asker:
 
         Raises:
             BudgetError: the budget is used up; what was answered is stored.
-            JudgeError: the judge cannot be used, or left more than `max_unanswered` questions unanswered in all.
+            JudgeError: the judge cannot be used, or leaves question after question unanswered.
         """
         keys = [answer_key(self._judge.identity, question) for question in questions]
         answers: dict[str, Reply | Unanswered] = dict(self._store.look_up(set(keys)))
@@ -74,7 +75,7 @@ class Asker:
             futures = [pool.submit(self._ask_group, group) for group in groups]
             try:
                 for future in as_completed(futures):
-                    answers.update(self._count(future.result()))
+                    answers.update(future.result())
             except BaseException:
                 self._cancel(futures)
                 raise
@@ -87,8 +88,16 @@ class Asker:
             future.cancel()
 
     def _ask_group(self, group: Group) -> dict[str, Reply | Unanswered]:
-        """Ask one group until it is answered, refused or out of attempts."""
-        reason = "stopped"
+        """Ask one group; the first error stops all threads."""
+        try:
+            return self._count(self._try(group))
+        except BaseException:
+            self._stop.set()
+            raise
+
+    def _try(self, group: Group) -> dict[str, Reply | Unanswered]:
+        """Ask one group until it is answered, refused or out of attempts; {} when all is stopped."""
+        reason = ""
         for attempt in range(self._config.max_attempts):
             self._wait()
             if self._stop.is_set():
@@ -127,14 +136,17 @@ class Asker:
         return answers
 
     def _count(self, answers: dict[str, Reply | Unanswered]) -> dict[str, Reply | Unanswered]:
-        """Count, and give up where too much stays unanswered: a dead server must not empty a data set."""
+        """Count, and give up where nothing is answered any more: a dead server must not leave a whole data set aside."""
         failed = [answer for answer in answers.values() if isinstance(answer, Unanswered)]
-        self.num_asked += len(answers) - len(failed)
-        self.num_unanswered += len(failed)
-        if failed and self.num_unanswered > self._config.max_unanswered:
+        with self._guard:
+            self.num_asked += len(answers) - len(failed)
+            self.num_unanswered += len(failed)
+            self._unanswered_in_row = self._unanswered_in_row + len(failed) if len(failed) == len(answers) else 0
+            too_many = self._unanswered_in_row > self._config.max_unanswered_in_row
+        if too_many and failed:
             raise JudgeError(
-                f"the judge left {self.num_unanswered} questions unanswered, more than {PREFIX}.max_unanswered="
-                f"{self._config.max_unanswered} ({failed[-1].reason}); answers so far are kept: run the command again"
+                f"the judge left more than {PREFIX}.max_unanswered_in_row={self._config.max_unanswered_in_row} questions "
+                f"in a row unanswered ({failed[-1].reason}); answers so far are kept: run the command again"
             )
         return answers
 
