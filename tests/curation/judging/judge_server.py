@@ -30,6 +30,7 @@ class JudgeServer(ThreadingHTTPServer):
     """Hold the counts; `paid` counts whole answers that were sent, by (prompt, text)."""
 
     daemon_threads = True
+    request_queue_size = 128
 
     def __init__(self, delay_s: float = 0.0) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)

@@ -6,7 +6,7 @@ calls    id  -> number, cost              a call that is under way or ended with
 ```
 A call is written down before it is sent, at the highest price it can have, and leaves `calls` in the transaction that
 stores its answers. So after a kill what is in flight stays charged, and the budget's bound holds over any number of
-runs. A commit (SQLite, write-ahead log) outlives the process at once, and a power cut from `SYNC_EVERY_S` on: waiting for
+runs. A commit (SQLite, write-ahead log) outlives the process at once, and a power cut after `SYNC_EVERY_S`: to wait for
 the disk at each commit bounded a busy machine to 55 calls a second, now 2,900.
 """
 

@@ -136,7 +136,7 @@ class Asker:
         return answers
 
     def _count(self, answers: dict[str, Reply | Unanswered]) -> dict[str, Reply | Unanswered]:
-        """Count, and give up where nothing is answered any more: a dead server must not leave a whole data set aside."""
+        """Count, and give up where nothing is answered any more, before a dead server puts a whole data set aside."""
         failed = [answer for answer in answers.values() if isinstance(answer, Unanswered)]
         with self._guard:
             self.num_asked += len(answers) - len(failed)
@@ -145,8 +145,8 @@ class Asker:
             too_many = self._unanswered_in_row > self._config.max_unanswered_in_row
         if too_many and failed:
             raise JudgeError(
-                f"the judge left more than {PREFIX}.max_unanswered_in_row={self._config.max_unanswered_in_row} questions "
-                f"in a row unanswered ({failed[-1].reason}); answers so far are kept: run the command again"
+                f"the judge left more than {PREFIX}.max_unanswered_in_row={self._config.max_unanswered_in_row} "
+                f"questions in a row unanswered ({failed[-1].reason}); answers so far are kept: run the command again"
             )
         return answers
 
