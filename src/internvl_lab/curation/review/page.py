@@ -61,6 +61,8 @@ button.keep { background: var(--keep); border-color: var(--keep); color: #fff; }
 button.reject { background: var(--reject); border-color: var(--reject); color: #fff; }
 kbd { font: .8rem ui-monospace, monospace; opacity: .75; margin-left: .4rem; }
 .decided { margin-left: auto; color: var(--soft); }
+@media (max-width: 60rem) { main { grid-template-columns: minmax(0, 1fr); } nav { display: none; }
+  form { left: 0; flex-wrap: wrap; } article { padding-bottom: 9rem; } }
 """
 
 _SCRIPT = """
