@@ -58,6 +58,15 @@ def test_the_login_name_decides_where_no_other_is_given(folder, monkeypatch):
     assert decisions(folder) == [("s:0", "keep", "ben")]
 
 
+def test_without_a_login_name_a_name_must_be_given(folder, monkeypatch):
+    def unknown():
+        raise KeyError("uid not found")
+
+    monkeypatch.setattr("getpass.getuser", unknown)
+    with pytest.raises(ConfigError, match="--by NAME"):
+        execute("--in", str(folder))
+
+
 def test_nothing_flagged_is_said(tmp_path, caplog):
     (tmp_path / "flagged.jsonl").write_text("")
     with caplog.at_level("INFO"):

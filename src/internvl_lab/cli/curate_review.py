@@ -26,8 +26,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> None:
     """Review until the last sample, `q`, or Ctrl-C."""
-    import getpass
-
     from internvl_lab.curation.review import REVIEWS, FlaggedFile, ReviewLog
     from internvl_lab.errors import ConfigError
 
@@ -35,7 +33,7 @@ def execute(args: argparse.Namespace) -> None:
         raise ConfigError(f"--port {args.port} must lie in 0..65535")
     info = logging.getLogger(__name__).info
     flagged, log = FlaggedFile(args.folder, args.rule), ReviewLog(args.folder / REVIEWS)
-    by = args.by or getpass.getuser()
+    by = args.by or _login_name()
     if not len(flagged):
         info("%s: nothing is flagged", args.folder)
         return
@@ -49,6 +47,17 @@ def execute(args: argparse.Namespace) -> None:
         review_in_terminal(flagged, log, by, Console(), read_key, args.again)
     decided = sum(key in log.decisions for key in flagged.keys)
     info("%d of %d flagged samples decided: %s", decided, len(flagged), args.folder / REVIEWS)
+
+
+def _login_name() -> str:
+    import getpass
+
+    from internvl_lab.errors import ConfigError
+
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError) as error:  # KeyError and ImportError before Python 3.13
+        raise ConfigError("this machine knows no login name: say who decides with --by NAME") from error
 
 
 def _serve(flagged: FlaggedFile, log: ReviewLog, by: str, port: int) -> None:
