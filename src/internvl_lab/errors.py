@@ -56,3 +56,11 @@ class SampleError(InternVLLabError):
 
 class ShardError(InternVLLabError):
     """Report a shard that is missing, truncated or corrupt; fatal before training."""
+
+
+class JudgeError(InternVLLabError):
+    """Report a judge that cannot be used: wrong address, key or model, or too many records without an answer."""
+
+
+class BudgetError(JudgeError):
+    """Report that the judge's budget is used up; every answer paid so far is kept."""

@@ -74,7 +74,7 @@ def test_any_argument_of_lightning_s_trainer_may_be_added():
 def test_every_file_starts_with_its_purpose_and_a_command(path: Path):
     lines = [line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("# @package")]
     assert lines[0].startswith("# ")
-    commands = ("# Run it: python train.py", "# Run it: python -m internvl_lab")
+    commands = ("# Run it: python train.py", "# Run it: python -m internvl_lab ")
     assert any(line.startswith(commands) for line in lines[:4])
 
 

@@ -15,6 +15,7 @@ COMMANDS = {
     "shards": "convert the authors' meta JSON and JSONL files into indexed WebDataset shards",
     "index": "index a folder of shards and report what is wrong with it",
     "miniworld": "generate the embedded dataset",
+    "loops": "generate miniworld samples of which a share loops, to study filtering",
     "tokenizer": "train the mini family's tokenizer on miniworld's text",
     "assets": "export a trained part as a shipped asset",
     "sizes": "count the parameters of the seven published sizes",
