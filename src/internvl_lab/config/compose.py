@@ -19,6 +19,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from internvl_lab.config.curation import CurateConfig, CurationConfig
 from internvl_lab.config.model import ModelConfig
 from internvl_lab.config.run import RunConfig
 from internvl_lab.config.typed import from_mapping
@@ -26,6 +27,8 @@ from internvl_lab.constants import PARTS
 from internvl_lab.errors import ConfigError, InternVLLabError
 
 CONFIG_DIR = Path(__file__).resolve().parents[3] / "conf"
+_ROOTS: Mapping[str, type] = {"train": RunConfig, "curate": CurateConfig}
+"""Root file to the class that types it."""
 _NO_SUCH_KEY = re.compile(r"Could not override '([^']+)'")
 
 
@@ -41,20 +44,34 @@ def compose(overrides: Sequence[str] = (), config_dir: Path = CONFIG_DIR) -> Run
     return typed_config(compose_raw(overrides, config_dir))
 
 
-def compose_raw(overrides: Sequence[str] = (), config_dir: Path = CONFIG_DIR) -> DictConfig:
+def compose_curation(overrides: Sequence[str] = (), config_dir: Path = CONFIG_DIR) -> CurationConfig:
+    """Compose what `python -m internvl_lab curate ... OVERRIDES` would reject.
+
+    Raises:
+        ConfigError: an override or a file is wrong; the message names the key or the choice.
+    """
+    raw = compose_raw(overrides, config_dir, "curate")
+    values = OmegaConf.to_container(OmegaConf.masked_copy(raw, "curation"), resolve=True, throw_on_missing=True)
+    assert isinstance(values, dict)
+    return from_mapping(CurateConfig, {str(k): v for k, v in values.items()}).curation
+
+
+def compose_raw(overrides: Sequence[str] = (), config_dir: Path = CONFIG_DIR, root: str = "train") -> DictConfig:
     """Compose without typing; the result still holds Hydra's own node.
 
+    Args:
+        root: the file to start from, `train` or `curate`.
     Raises:
         ConfigError: Hydra refuses an override; one line.
     """
-    if not (config_dir / "train.yaml").is_file():
-        raise ConfigError(f"no train.yaml in {config_dir}: run from a clone of the repository")
+    if not (config_dir / f"{root}.yaml").is_file():
+        raise ConfigError(f"no {root}.yaml in {config_dir}: run from a clone of the repository")
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(config_dir), version_base="1.3"):
-            return hydra_compose("train", list(overrides), return_hydra_config=True)
+            return hydra_compose(root, list(overrides), return_hydra_config=True)
     except Exception as error:
-        line = explain(error, overrides, config_dir)
+        line = explain(error, overrides, config_dir, _ROOTS[root])
         if line is None:
             raise
         raise ConfigError(line) from error
@@ -99,13 +116,16 @@ def plain(raw: DictConfig) -> dict[str, Any]:
     return settings
 
 
-def explain(error: Exception, overrides: Sequence[str] = (), config_dir: Path = CONFIG_DIR) -> str | None:
+def explain(
+    error: Exception, overrides: Sequence[str] = (), config_dir: Path = CONFIG_DIR, root: type = RunConfig
+) -> str | None:
     """Return one line for a person: the key or choice that is wrong, and what there is instead.
 
     Args:
         error: what Hydra, OmegaConf or this package raised.
         overrides: the command line; some of Hydra's messages do not say which override they mean.
         config_dir: folder of the choices.
+        root: class of the whole configuration, for the names of its keys.
 
     Returns:
         None for any other error: a fault of the program, whose traceback matters.
@@ -120,7 +140,7 @@ def explain(error: Exception, overrides: Sequence[str] = (), config_dir: Path = 
     if isinstance(error, ValueError) and str(error).startswith("Config group override must be"):
         return _not_a_choice(overrides, config_dir) or _lines(error)[0]
     if match := _NO_SUCH_KEY.match(str(error)):
-        return _unknown_key(match[1])
+        return _unknown_key(match[1], root)
     if isinstance(error, OmegaConfBaseException):
         return _with_key(error)
     if isinstance(error, HydraException):
@@ -160,13 +180,13 @@ def _not_a_choice(overrides: Sequence[str] = (), config_dir: Path = CONFIG_DIR) 
     return None
 
 
-def _unknown_key(key: str) -> str:
+def _unknown_key(key: str, root: type) -> str:
     """Name a key that does not exist and list its neighbours, where the group is typed."""
     nested: Any = None
     for name in reversed(key.split(".")):
         nested = {name: nested}
     try:
-        from_mapping(RunConfig, nested)
+        from_mapping(root, nested)
     except ConfigError as error:
         if str(error).startswith("unknown key"):
             return str(error)

@@ -29,53 +29,49 @@ class RuleConfig:
         return any(fnmatchcase(source, pattern) for pattern in self.exempt)
 
 
-def _rule(threshold: float) -> RuleConfig:
-    return field(default_factory=lambda: RuleConfig(threshold))  # type: ignore[return-value]
-
-
 @dataclass(frozen=True)
 class RulesConfig:
     """Hold every rule's setting; the rules themselves, with unit and source, stand in `curation.rules`."""
 
-    malformed_record: RuleConfig = _rule(0)
+    malformed_record: RuleConfig = RuleConfig(0)
     """Faults of the JSON or its structure."""
-    repeated_ngrams: RuleConfig = _rule(0.4)
+    repeated_ngrams: RuleConfig = RuleConfig(0.4)
     """Share of 10-grams of words. Source: authors' `train/dataset.py`."""
-    longest_repeat: RuleConfig = _rule(0.4)
+    longest_repeat: RuleConfig = RuleConfig(0.4)
     """Share of the answer's letters inside its longest repeated substring."""
-    longest_loop: RuleConfig = _rule(120)
+    longest_loop: RuleConfig = RuleConfig(120)
     """Letters and digits copied by one period repeated without a break."""
-    repeated_lines: RuleConfig = _rule(0.6)
+    repeated_lines: RuleConfig = RuleConfig(0.6)
     """Share of lines that stood before."""
-    repeated_sentences: RuleConfig = _rule(0)
+    repeated_sentences: RuleConfig = RuleConfig(0)
     """Sentences that directly follow themselves."""
-    repeated_clauses: RuleConfig = _rule(0.55)
+    repeated_clauses: RuleConfig = RuleConfig(0.55)
     """Share of the text in clauses that stood before."""
-    character_run: RuleConfig = _rule(20)
+    character_run: RuleConfig = RuleConfig(20)
     """Times that one character follows itself."""
-    zero_run: RuleConfig = _rule(40)
+    zero_run: RuleConfig = RuleConfig(40)
     """Zeros in a row."""
-    sentence_length: RuleConfig = _rule(200)
+    sentence_length: RuleConfig = RuleConfig(200)
     """Words of the longest sentence."""
-    compression: RuleConfig = _rule(10)
+    compression: RuleConfig = RuleConfig(10)
     """Bytes over compressed bytes."""
-    placeholders: RuleConfig = _rule(0)
+    placeholders: RuleConfig = RuleConfig(0)
     """Broken or misplaced placeholders."""
-    copied_question: RuleConfig = _rule(0.8)
+    copied_question: RuleConfig = RuleConfig(0.8)
     """Share of the answer that is the question."""
-    language: RuleConfig = _rule(0.5)
+    language: RuleConfig = RuleConfig(0.5)
     """Share of letters in a script that the source should not hold."""
-    boxes: RuleConfig = _rule(0)
+    boxes: RuleConfig = RuleConfig(0)
     """Malformed boxes."""
-    unreadable_image: RuleConfig = _rule(0)
+    unreadable_image: RuleConfig = RuleConfig(0)
     """Images that are missing or cannot be decoded."""
-    blank_image: RuleConfig = _rule(0.998)
+    blank_image: RuleConfig = RuleConfig(0.998)
     """Share of an image's area in one colour."""
-    exact_duplicate: RuleConfig = _rule(0)
+    exact_duplicate: RuleConfig = RuleConfig(0)
     """1 for a record that stood before."""
-    near_duplicate: RuleConfig = _rule(0.8)
+    near_duplicate: RuleConfig = RuleConfig(0.8)
     """Jaccard similarity to an earlier record. Source: Lee et al. 2022 (arXiv 2107.06499), section 4.2."""
-    near_duplicate_image: RuleConfig = _rule(0.96)
+    near_duplicate_image: RuleConfig = RuleConfig(0.96)
     """Share of equal bits of the perceptual hash, the text being the same."""
 
     def __post_init__(self) -> None:

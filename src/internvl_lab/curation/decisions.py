@@ -72,7 +72,7 @@ def decide(key: str, verdicts: Iterable[Verdict], reviews: Mapping[str, Review])
 
 
 def read_reviews(path: Path) -> dict[str, Review]:
-    """Read `reviews.jsonl`: {"key", "decision": "keep" or "reject", "by", "at", ...} a line; the last one of a key wins.
+    """Read `reviews.jsonl`: {"key", "decision": "keep" or "reject", "by", "at", ...} a line; a key's last one wins.
 
     A torn last line, which a killed review leaves, is left out.
 

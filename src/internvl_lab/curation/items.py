@@ -86,8 +86,12 @@ def to_record(item: Item) -> CurationRecord | SampleError:
     num_images = len(names) if item.shard is not None else 1 if is_path else None
     try:
         parse_record(raw, item.key, num_images)
+        if b"\\ud" in item.payload.lower():
+            dump(raw).encode()
     except SampleError as error:
         return error
+    except UnicodeEncodeError as error:
+        return SampleError(item.key, "bad_json", f"half a character: {error.reason}")
     turns = tuple((turn["from"], turn["value"]) for turn in raw["conversations"])
     return CurationRecord(item.key, item.source.name, raw, turns, names, bool(names) or is_path)
 

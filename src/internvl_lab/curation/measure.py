@@ -132,9 +132,8 @@ def _look_at_images(item: Item, settings: Measuring, scores: Scores) -> tuple[li
     if not settings.read_images:
         return [name.encode() for name in names], []
     files = read_images(item)
-    digests = [
-        _digest(data) if isinstance(data, bytes) else name.encode() for data, name in zip(files, names, strict=True)
-    ]
+    pairs = zip(files, names, strict=True)
+    digests = [_digest(data) if isinstance(data, bytes) else name.encode() for data, name in pairs]
     images = [_decode(data, item.key) if isinstance(data, bytes) else data for data in files]
     for name, rule in IMAGE_RULES.items():
         if (finding := rule(images)).score > 0:

@@ -48,7 +48,7 @@ COLUMNS: dict[str, tuple[Any, int]] = {
 Turns = Sequence[tuple[str, str]]
 Row = dict[str, NDArray[Any]]
 
-_WORD = re.compile(r"[㐀-鿿぀-ヿ가-힯]|[^\W_]+")
+_WORD = re.compile(r"[\u3400-\u9fff\u3040-\u30ff\uac00-\ud7af]|[^\W_]+")
 _SPACES = re.compile(r"\s+")
 
 

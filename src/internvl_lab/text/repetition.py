@@ -130,9 +130,9 @@ def find_repeats(text: str) -> tuple[Stretch, Stretch]:
 
     Returns:
         (repeat, loop). The copies of `repeat` may overlap. `loop` is the longest stretch whose every character equals
-        the one a fixed period before, for two periods or more; a period with fewer than two different letters or digits (rules, leaders, runs
-        of one character) is none. Each is empty where nothing longer than `WINDOW` repeats, and `repeat` also below an
-        eighth of the text.
+        the one a fixed period before, for two periods or more; a period with fewer than two different letters or
+        digits (rules, leaders, runs of one character) is none. Each is empty where nothing longer than `WINDOW`
+        repeats, and `repeat` also below an eighth of the text.
     """
     if len(text) <= WINDOW:
         return Stretch(), Stretch()

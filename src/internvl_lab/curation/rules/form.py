@@ -33,16 +33,16 @@ _FOUR = re.compile(_NUMBERS)
 _INTEGER = re.compile(r"\d+")
 _SPACES = re.compile(r"\s+")
 _SCRIPT_OF = {
-    "latin": "A-Za-zÀ-ɏḀ-ỿ",
-    "han": "㐀-䶿一-鿿豈-\ufaff",
-    "kana": "぀-ヿ",
-    "hangul": "ᄀ-ᇿ㄰-㆏가-힣",
-    "cyrillic": "Ѐ-ԯ",
-    "greek": "Ͱ-Ͽ",
-    "arabic": "؀-ۿݐ-ݿ",
-    "hebrew": "֐-׿",
-    "thai": "฀-๿",
-    "devanagari": "ऀ-ॿ",
+    "latin": r"A-Za-z\u00c0-\u024f\u1e00-\u1eff",
+    "han": r"\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff",
+    "kana": r"\u3040-\u30ff",
+    "hangul": r"\u1100-\u11ff\u3130-\u318f\uac00-\ud7a3",
+    "cyrillic": r"\u0400-\u052f",
+    "greek": r"\u0370-\u03ff",
+    "arabic": r"\u0600-\u06ff\u0750-\u077f",
+    "hebrew": r"\u0590-\u05ff",
+    "thai": r"\u0e00-\u0e7f",
+    "devanagari": r"\u0900-\u097f",
 }
 _SCRIPTS = {name: re.compile(f"[{ranges}]") for name, ranges in _SCRIPT_OF.items()}
 _LETTER = re.compile(r"[^\W\d_]")

@@ -27,7 +27,7 @@ _ZEROS = re.compile(r"0(?:[\s,.;]{0,2}0){7,}")
 def repeated_ngrams(text: str) -> Finding:
     """Return the share of distinct 10-grams of words that occur more than once. Unit: share, in [0, 0.5].
 
-    Source: authors' `train/dataset.py`, `check_conversations_repetition` (threshold 0.4); commented out in their loader.
+    Source: authors' `train/dataset.py`, `check_conversations_repetition` (limit 0.4), commented out there.
     """
     share = repeated_ngram_share(text)
     return Finding(share, f"{share:.0%} of the 10-grams occur again") if share else NOTHING

@@ -20,13 +20,15 @@ MIN_CLAUSES_BYTES = 200
 MIN_LONG_SENTENCE = 200
 """Characters below which a sentence's words are not counted; any with 200 words is longer."""
 
-_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])|\n+")
+_WIDE_STOPS = r"\u3002\uff01\uff1f"
+_SENTENCE_END = re.compile(rf"(?<=[.!?])\s+|(?<=[{_WIDE_STOPS}])|\n+")
 _PARAGRAPH = re.compile(r"\n+")
-_CLAUSE_END = re.compile(r"[.!?,;:。！？，；：、\n]+")
+_CLAUSE_END = re.compile(rf"[.!?,;:\n{_WIDE_STOPS}\uff0c\uff1b\uff1a\u3001]+")
 _CONNECTIVE = re.compile(
-    r"^(?:(?:and|but|so|then|thus|hence|since|because|therefore|however|again|as|this means|we know|it follows|that)\s+)+"
+    r"^(?:(?:and|but|so|then|thus|hence|since|because|therefore|however|again|as|that|this means|we know)\s+)+"
 )
-_WORD = re.compile(r"[㐀-鿿぀-ヿ가-힯]|[^\W\d_]+")
+_WORD = re.compile(r"[\u3400-\u9fff\u3040-\u30ff\uac00-\ud7af]|[^\W\d_]+")
+"""A word, or a character of a script without spaces."""
 
 
 def repeated_lines(text: str) -> Finding:
