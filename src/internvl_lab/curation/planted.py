@@ -95,7 +95,8 @@ def make_planted(seed: int) -> list[Planted]:
 
 
 def _texts(source: str, makers: tuple[Callable[[Random], Pair], ...], number: int, seed: int) -> Iterator[Planted]:
-    """Draw `number` clean texts, the makers in turns; no conversation twice."""
+    """Draw `number` clean texts, the makers in turns; no conversation twice, one in four with
+    two turns."""
     seen: set[Pair] = set()
     for i in range(number):
         maker = makers[i % len(makers)]
@@ -104,7 +105,8 @@ def _texts(source: str, makers: tuple[Callable[[Random], Pair], ...], number: in
         while pair in seen:
             pair = maker(rng)
         seen.add(pair)
-        yield Planted(source, _conversation(*pair))
+        more = maker(rng) if i % 4 == 3 else ()
+        yield Planted(source, _conversation(*pair, *more))
 
 
 def _clean_texts(seed: int) -> Iterator[Planted]:
@@ -134,8 +136,9 @@ def _fresh_picture(seed: int, fault: str, i: int, task: str | None = None) -> Pl
     return planted
 
 
-def _conversation(question: str, answer: str) -> dict[str, Any]:
-    return {"conversations": [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]}
+def _conversation(*texts: str) -> dict[str, Any]:
+    """Put questions and answers in turns."""
+    return {"conversations": [{"from": ("human", "gpt")[i % 2], "value": text} for i, text in enumerate(texts)]}
 
 
 def _with_images(record: dict[str, Any], names: list[str]) -> dict[str, Any]:
@@ -228,7 +231,7 @@ def _duplicates(seed: int, records: list[Planted]) -> Iterator[Planted]:
     rng = Random(f"{seed}/duplicates")
     texts = [p for p in records if not p.fault and not p.images]
     long = [p for p in texts if p.source == "english" and len(_answer(p).split()) >= NEAR_WORDS]
-    long = [p for p in long if _answer(p).isprintable()]
+    long = [p for p in long if _answer(p).isprintable() and len(p.record["conversations"]) == 2]
     pictures = [p for p in records if not p.fault and len(p.images) == 1]
     for original in rng.sample(texts, NUM_EACH) + rng.sample(pictures, NUM_EACH):
         yield Planted(original.source, original.record, original.images, "exact_duplicate")

@@ -230,6 +230,27 @@ def markup(rng: Random) -> Pair:
     return "Write an SVG.", f'<svg>\n  <image href="{rng.choice(NOUNS)}.png"/>\n{shapes}\n</svg>'
 
 
+def html_line(rng: Random) -> Pair:
+    """Write a page of HTML on one line."""
+    parts = [
+        f'<div class="{rng.choice(ADJECTIVES)}"><h2>The {rng.choice(NOUNS)}</h2><p>{phrase(rng)}</p></div>'
+        for _ in range(rng.randint(10, 40))
+    ]
+    return "Write the HTML of the page.", f"<html><body>{''.join(parts)}</body></html>"
+
+
+def csv_rows(rng: Random) -> Pair:
+    """Write CSV with many empty and zero cells."""
+    width = rng.randint(4, 9)
+    rows = [",".join(rng.choice(("", "0", "0.0", str(rng.randint(1, 99)))) for _ in range(width)) for _ in range(12)]
+    return "Export the sheet as CSV.", ",".join(rng.sample(NOUNS, width)) + "\n" + "\n".join(rows)
+
+
+def word_list(rng: Random) -> Pair:
+    """List words without a sentence."""
+    return "Which words are in the picture?", ", ".join(rng.choice(NOUNS) for _ in range(rng.randint(20, 120)))
+
+
 def chinese(rng: Random) -> Pair:
     """Answer in Chinese."""
     return f"请描述一下。{zh_sentence(rng)}", zh_paragraph(rng, 2, 12)
@@ -273,5 +294,8 @@ ENGLISH: tuple[Callable[[Random], Pair], ...] = (
     repeat_after_me,
     detection,
     markup,
+    html_line,
+    csv_rows,
+    word_list,
 )
 CHINESE: tuple[Callable[[Random], Pair], ...] = (chinese, chinese_poem, chinese_list)

@@ -27,7 +27,7 @@ def _ask(rng: Random) -> str:
 def loop_tail(rng: Random) -> Pair:
     """End a sound answer in a phrase that is cut off in mid-loop."""
     unit = f"{phrase(rng)} and "
-    loop = unit * (1 + rng.randint(200, 900) // len(unit))
+    loop = unit * (1 + rng.randint(190, 900) // len(unit))
     return _ask(rng), f"{paragraph(rng)} {loop[: -rng.randint(1, len(unit))]}"
 
 
@@ -121,7 +121,7 @@ def zeros_spaced(rng: Random) -> Pair:
 
 def character_run(rng: Random) -> Pair:
     """Hold a key down."""
-    key = rng.choice("!a?x,#-~.。哈")
+    key = rng.choice("!a?x#-~.哈")
     return _ask(rng), sentence(rng) + key * (rng.randint(600, 2000) if key in "#-~." else rng.randint(40, 300))
 
 
@@ -129,8 +129,16 @@ def circular(rng: Random) -> Pair:
     """Prove each claim by the next one, round and round. Source: spec section 9 (Magpie)."""
     claims = [sentence(rng)[:-1].lower() for _ in range(rng.randint(2, 4))]
     starts = ("Since", "Because", "As", "Therefore", "Thus", "Hence", "So", "Then", "Again,", "But then", "We know that")
-    rounds = [claim for _ in range(rng.randint(4, 8)) for claim in claims]
+    rounds = [_reworded(claim, rng) for _ in range(rng.randint(4, 8)) for claim in claims]
     return f"Prove that {claims[0]}.", " ".join(f"{rng.choice(starts)} {claim}." for claim in rounds)
+
+
+def _reworded(claim: str, rng: Random) -> str:
+    """Change a word of some claims, so that not all rounds are alike to the letter."""
+    words = claim.split()
+    if rng.random() < 0.15:
+        words[rng.randrange(len(words))] = rng.choice(ADJECTIVES)
+    return " ".join(words)
 
 
 def run_on(rng: Random) -> Pair:

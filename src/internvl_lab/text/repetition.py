@@ -130,8 +130,8 @@ def find_repeats(text: str) -> tuple[Stretch, Stretch]:
 
     Returns:
         (repeat, loop). The copies of `repeat` may overlap. `loop` is the longest stretch whose every character equals
-        the one a fixed period before, for two periods or more; a period with fewer than two different letters or
-        digits (rules, leaders, runs of one character) is none. Each is empty where nothing longer than `WINDOW`
+        the one a fixed period before, for two periods or more. What holds fewer than two different letters or
+        digits (rules, leaders, runs of one character) is neither. Each is empty where nothing longer than `WINDOW`
         repeats, and `repeat` also below an eighth of the text.
     """
     if len(text) <= WINDOW:
@@ -159,6 +159,11 @@ def _count_ngrams(text: str, n: int) -> Counter[tuple[str, ...]]:
         raise ValueError(f"n={n} must be at least 1")
     words = text.split()
     return Counter(zip(*(words[start:] for start in range(n)), strict=False))
+
+
+def _is_run(text: str) -> bool:
+    """Tell whether a text holds fewer than two different letters or digits."""
+    return len({character for character in text if character.isalnum()}) < 2
 
 
 def _count_letters(text: str) -> int:
@@ -206,6 +211,8 @@ def _longest_repeat(
         else:
             low, found = middle, longer
     first, second = found
+    if _is_run(text[second : second + low]):
+        return Stretch()
     return Stretch(second, low, second - first, _count_letters(text[second : second + low]))
 
 
@@ -228,8 +235,7 @@ def _longest_loop(text: str, codes: NDArray[np.uint32], hashes: NDArray[np.uint6
     for period in distances[np.argsort(-counts, kind="stable")][:MAX_PERIODS].tolist():
         start, length = _longest_run(codes[period:] == codes[:-period])
         start += period
-        unit = text[start : start + period]
-        if length < max(WINDOW, 2 * period) or len({c for c in unit if c.isalnum()}) < 2:
+        if length < max(WINDOW, 2 * period) or _is_run(text[start : start + period]):
             continue
         letters = _count_letters(text[start : start + length])
         if letters > best.letters:

@@ -13,10 +13,11 @@ from internvl_lab.text.repetition import find_repeats, repeat_share, repeated_ng
 
 MIN_COMPRESSED_BYTES = 400
 """Shorter texts are not compressed: their ratio says little."""
-DRAWING = frozenset("-_=.*~#+|─━═│·•…")
-"""Characters that forms, tables and headings draw lines with."""
 DRAWING_DISCOUNT = 20
-"""A run of drawing characters counts for this much less: 200 dots lead to a page number as often as 20."""
+"""Runs of what forms, tables and headings draw lines with count for this much less: 200 dots lead to a page number as
+often as 20."""
+SHOUTING = frozenset("!?\uff01\uff1f\u3002")
+"""Signs that draw nothing; all others that are no letter or digit may."""
 MIN_RUN = 8
 """Shorter runs of one character are not looked at."""
 
@@ -58,14 +59,15 @@ def longest_loop(text: str) -> Finding:
 
 
 def character_run(text: str) -> Finding:
-    """Return how often one character follows itself; drawing characters count a twentieth. Unit: characters.
+    """Return the longest run of one character; what draws lines counts a twentieth. Unit: characters.
 
     Source: spec section 9, "very long runs"; the limit is ours.
     """
     best = NOTHING
     for match in _RUN.finditer(text):
         character, length = match[1], len(match[0])
-        score = length / DRAWING_DISCOUNT if character in DRAWING else float(length)
+        drawn = not character.isalnum() and character not in SHOUTING
+        score = length / DRAWING_DISCOUNT if drawn else float(length)
         if score > best.score and character != "0":
             best = Finding(score, f"{length} times {character!r} in a row")
     return best
