@@ -1,4 +1,4 @@
-"""`bench`: measure a training step, the loss head or packed attention against named peers on one CPU thread."""
+"""`bench`: measure a step, the loss head, packed attention or curation against named peers on one CPU thread."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the measurements `step`, `head` and `attention` with their options."""
-    measurements = parser.add_subparsers(dest="measurement", required=True, metavar="step|head|attention")
+    """Add the measurements `step`, `head`, `attention` and `curation` with their options."""
+    measurements = parser.add_subparsers(dest="measurement", required=True, metavar="step|head|attention|curation")
     step = measurements.add_parser("step", help="a training step against transformers' padded and packed steps")
     step.add_argument("--size", default="small", choices=("small", "tiny"), help="tiny is for tests")
     step.add_argument("--samples", type=int, help="default: the size's own")
@@ -27,8 +27,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     attention.add_argument("--heads", type=int, default=4)
     attention.add_argument("--key-value-heads", type=int, default=2)
     attention.add_argument("--head-size", type=int, default=64)
+    curation = measurements.add_parser("curation", help="curation's rules against the authors' one rule")
+    curation.add_argument("--records", type=int, default=1000, help="of 1 kB, for the rates")
+    curation.add_argument("--csv", type=Path, metavar="FILE", help="write recall and precision of every rule there")
+    curation.add_argument("--memory", type=int, nargs="+", default=[], metavar="N", help="curate N generated records")
     for measurement in (step, head, attention):
         measurement.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+    for measurement in (step, head, attention, curation):
         measurement.add_argument("--repeats", type=int, default=3)
         measurement.add_argument("--seed", type=int, default=0)
         measurement.add_argument("--json", type=Path, metavar="FILE", help="write the report there as well")
@@ -44,7 +49,7 @@ def execute(args: argparse.Namespace) -> None:
 
     if args.repeats < 1:
         raise ConfigError("--repeats must be at least 1")
-    report = {"step": _step, "head": _head, "attention": _attention}[args.measurement](args)
+    report = {"step": _step, "head": _head, "attention": _attention, "curation": _curation}[args.measurement](args)
     if args.json:  # first, so that a terminal's trouble cannot lose a measurement
         write_json(report, args.json)
     console = Console()
@@ -78,3 +83,9 @@ def _attention(args: argparse.Namespace) -> Report:
 
     setting = AttentionSetting(args.tokens, args.samples, args.heads, args.key_value_heads, args.head_size, args.dtype)
     return bench_attention(setting, args.repeats, args.seed)
+
+
+def _curation(args: argparse.Namespace) -> Report:
+    from internvl_lab.bench.curation import bench_curation
+
+    return bench_curation(args.records, args.repeats, args.seed, args.csv, args.memory)

@@ -82,7 +82,7 @@ def curate(
     Returns:
         The content of `summary.json`.
     Raises:
-        ConfigError: the input is missing or has changed, `out` belongs to another run or is in use, no extra `curation`.
+        ConfigError: the input is missing or has changed, `out` is another run's or in use, the extra is not installed.
         ShardError: a shard is damaged.
     """
     config, out = config or CurationConfig(), Path(out)

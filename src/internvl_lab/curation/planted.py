@@ -29,16 +29,22 @@ from internvl_lab.curation.planted_words import ADJECTIVES, NOUNS, paragraph
 from internvl_lab.data.miniworld.sample import make_sample
 from internvl_lab.data.miniworld.vocabulary import TASKS
 
-NUM_TEXTS = 1400
-"""Clean texts."""
-NUM_PICTURES = 800
-"""Clean records of miniworld."""
-NUM_EACH = 40
-"""Records of each fault."""
 LANGUAGES = {"english": ("latin",)}
 """Scripts expected of the sources: what a user of such data would set."""
 NEAR_WORDS = 60
 """Words of the texts that near duplicates are made of."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """Say how many records the set holds."""
+
+    texts: int = 1400
+    """Clean texts."""
+    pictures: int = 800
+    """Clean records of miniworld."""
+    each: int = 40
+    """Records of each fault."""
 
 
 @dataclass
@@ -54,7 +60,7 @@ class Planted:
     """What stands in the file instead of the record."""
 
 
-def write_planted(out: Path, seed: int) -> dict[str, int]:
+def write_planted(out: Path, seed: int, size: Size | None = None) -> dict[str, int]:
     """Write the labelled set of one seed as a meta JSON with its sources, and `labels.jsonl` beside it.
 
     Returns:
@@ -63,7 +69,7 @@ def write_planted(out: Path, seed: int) -> dict[str, int]:
     out = Path(out)
     lines: dict[str, list[str]] = {}
     labels = []
-    for number, planted in enumerate(make_planted(seed)):
+    for number, planted in enumerate(make_planted(seed, size)):
         names = []
         for i, data in enumerate(planted.images):
             names.append(f"images/{number:05d}-{i}.jpg")
@@ -82,21 +88,23 @@ def write_planted(out: Path, seed: int) -> dict[str, int]:
     return {"records": len(labels), "faulty": sum(bool(label["fault"]) for label in labels)}
 
 
-def make_planted(seed: int) -> list[Planted]:
+def make_planted(seed: int, size: Size | None = None) -> list[Planted]:
     """Make the labelled set of one seed, in the order of the files."""
+    size = size or Size()
     rng = Random(f"{seed}/order")
-    clean = [*_clean_texts(seed), *_clean_pictures(seed)]
-    faulty = [planted for make in _FAULTS for planted in make(seed)]
+    clean = [*_clean_texts(seed, size.texts), *_clean_pictures(seed, size.pictures)]
+    faulty = [planted for make in _FAULTS for planted in make(seed, size.each)]
     records = clean + faulty
     rng.shuffle(records)
-    for copy in _duplicates(seed, records):  # behind their originals, because the first of its kind is no fault
+    for copy in _duplicates(
+        seed, size.each, records
+    ):  # behind their originals, because the first of its kind is no fault
         records.append(copy)
     return records
 
 
 def _texts(source: str, makers: tuple[Callable[[Random], Pair], ...], number: int, seed: int) -> Iterator[Planted]:
-    """Draw `number` clean texts, the makers in turns; no conversation twice, one in four with
-    two turns."""
+    """Draw `number` clean texts, the makers in turns: no conversation twice, one in four with two turns."""
     seen: set[Pair] = set()
     for i in range(number):
         maker = makers[i % len(makers)]
@@ -109,16 +117,16 @@ def _texts(source: str, makers: tuple[Callable[[Random], Pair], ...], number: in
         yield Planted(source, _conversation(*pair, *more))
 
 
-def _clean_texts(seed: int) -> Iterator[Planted]:
-    chinese = NUM_TEXTS // 8
-    yield from _texts("english", ENGLISH, NUM_TEXTS - chinese, seed)
+def _clean_texts(seed: int, number: int) -> Iterator[Planted]:
+    chinese = number // 8
+    yield from _texts("english", ENGLISH, number - chinese, seed)
     yield from _texts("chinese", CHINESE, chinese, seed)
 
 
-def _clean_pictures(seed: int) -> Iterator[Planted]:
+def _clean_pictures(seed: int, number: int) -> Iterator[Planted]:
     """Take samples of miniworld; text-only questions that come twice there would be duplicates here."""
     tasks = [task for task in TASKS if task != "text_only"]
-    for i in range(NUM_PICTURES):
+    for i in range(number):
         yield _picture(seed, i, tasks[i % len(tasks)])
 
 
@@ -145,20 +153,22 @@ def _with_images(record: dict[str, Any], names: list[str]) -> dict[str, Any]:
     """Name the image files in the record; a fault may have put other names there."""
     if not names or "missing" in str(record.get("image", "")):
         return record
-    return {**record, "video": names} if "video" in record else {**record, "image": names if len(names) > 1 else names[0]}
+    return (
+        {**record, "video": names} if "video" in record else {**record, "image": names if len(names) > 1 else names[0]}
+    )
 
 
-def _answer_faults(seed: int) -> Iterator[Planted]:
+def _answer_faults(seed: int, number: int) -> Iterator[Planted]:
     for maker in ANSWERS:
-        for i in range(NUM_EACH):
+        for i in range(number):
             rng = Random(f"{seed}/{maker.__name__}/{i}")
             source = "chinese" if maker.__name__.endswith("_chinese") else "english"
             yield Planted(source, _conversation(*maker(rng)), fault=maker.__name__)
 
 
-def _box_faults(seed: int) -> Iterator[Planted]:
+def _box_faults(seed: int, number: int) -> Iterator[Planted]:
     """Break the boxes of grounding answers in nine ways."""
-    for i in range(NUM_EACH):
+    for i in range(number):
         rng = Random(f"{seed}/boxes/{i}")
         noun = rng.choice(NOUNS)
         x1, y1, x2, y2 = rng.randint(0, 400), rng.randint(0, 400), rng.randint(500, 999), rng.randint(500, 999)
@@ -178,9 +188,9 @@ def _box_faults(seed: int) -> Iterator[Planted]:
         yield Planted("english", _conversation(question, answer), fault="boxes")
 
 
-def _blank_images(seed: int) -> Iterator[Planted]:
+def _blank_images(seed: int, number: int) -> Iterator[Planted]:
     """Replace the picture by one colour, with the noise of a sensor or of JPEG."""
-    for i in range(NUM_EACH):
+    for i in range(number):
         planted = _fresh_picture(seed, "blank_image", i)
         rng = np.random.default_rng((seed, i))
         noise = rng.integers(-2, 3, (rng.integers(60, 400), rng.integers(60, 400), 3))
@@ -189,9 +199,9 @@ def _blank_images(seed: int) -> Iterator[Planted]:
         yield planted
 
 
-def _unreadable_images(seed: int) -> Iterator[Planted]:
+def _unreadable_images(seed: int, number: int) -> Iterator[Planted]:
     """Cut the file, empty it, put a web page in its place, or name one that is not there."""
-    for i in range(NUM_EACH):
+    for i in range(number):
         planted = _fresh_picture(seed, "unreadable_image", i)
         data = planted.images[0]
         planted.images = [(data[: len(data) // 2], b"", b"<!doctype html><title>404</title>", data)[i % 4]]
@@ -200,18 +210,18 @@ def _unreadable_images(seed: int) -> Iterator[Planted]:
         yield planted
 
 
-def _image_counts(seed: int) -> Iterator[Planted]:
+def _image_counts(seed: int, number: int) -> Iterator[Planted]:
     """Ask for more pictures than there are."""
-    for i in range(NUM_EACH):
+    for i in range(number):
         planted = _fresh_picture(seed, "image_count", i)
         first = planted.record["conversations"][0]
         first["value"] = "<image>\n" * (2 + i % 2) + first["value"].replace("<image>\n", "")
         yield planted
 
 
-def _malformed(seed: int) -> Iterator[Planted]:
+def _malformed(seed: int, number: int) -> Iterator[Planted]:
     """Break the record itself."""
-    for i in range(NUM_EACH):
+    for i in range(number):
         rng = Random(f"{seed}/malformed/{i}")
         record = _conversation(paragraph(rng, 1, 1), paragraph(rng, 1, 3))
         turns = record["conversations"]
@@ -226,19 +236,19 @@ def _malformed(seed: int) -> Iterator[Planted]:
         yield Planted("english", record, fault="malformed", line=lines[i % len(lines)])
 
 
-def _duplicates(seed: int, records: list[Planted]) -> Iterator[Planted]:
+def _duplicates(seed: int, number: int, records: list[Planted]) -> Iterator[Planted]:
     """Copy clean records: exactly, with small changes of the text, with the picture saved again."""
     rng = Random(f"{seed}/duplicates")
     texts = [p for p in records if not p.fault and not p.images]
     long = [p for p in texts if p.source == "english" and len(_answer(p).split()) >= NEAR_WORDS]
     long = [p for p in long if _answer(p).isprintable() and len(p.record["conversations"]) == 2]
     pictures = [p for p in records if not p.fault and len(p.images) == 1]
-    for original in rng.sample(texts, NUM_EACH) + rng.sample(pictures, NUM_EACH):
+    for original in rng.sample(texts, number) + rng.sample(pictures, number):
         yield Planted(original.source, original.record, original.images, "exact_duplicate")
-    for original in rng.sample(long, NUM_EACH):
+    for original in rng.sample(long, number):
         question = original.record["conversations"][0]["value"]
         yield Planted("english", _conversation(question, _edited(_answer(original), rng)), fault="near_duplicate")
-    for original in rng.sample(pictures, NUM_EACH):
+    for original in rng.sample(pictures, number):
         image = Image.open(io.BytesIO(original.images[0]))
         scale = rng.uniform(0.8, 1.25)
         image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
@@ -265,7 +275,7 @@ def _jpeg(image: Image.Image, quality: int) -> bytes:
     return buffer.getvalue()
 
 
-_FAULTS: tuple[Callable[[int], Iterator[Planted]], ...] = (
+_FAULTS: tuple[Callable[[int, int], Iterator[Planted]], ...] = (
     _answer_faults,
     _box_faults,
     _blank_images,

@@ -71,7 +71,9 @@ def html_table(rng: Random) -> Pair:
     """Write an HTML table: more tags than text."""
     width = rng.randint(2, 5)
     rows = [
-        "<tr>" + "".join(f"<td>{rng.choice((rng.choice(NOUNS), rng.randint(1, 9999)))}</td>" for _ in range(width)) + "</tr>"
+        "<tr>"
+        + "".join(f"<td>{rng.choice((rng.choice(NOUNS), rng.randint(1, 9999)))}</td>" for _ in range(width))
+        + "</tr>"
         for _ in range(rng.randint(5, 14))
     ]
     return "Give the table as HTML.", "<table>\n" + "\n".join(rows) + "\n</table>"
@@ -118,7 +120,9 @@ def form(rng: Random) -> Pair:
     """Read a form: labels, leaders, boxes to tick, and some lines that are all blank."""
     rows = []
     for noun in rng.sample(NOUNS, rng.randint(5, 12)):
-        fill = rng.choice(("_" * rng.randint(10, 60), "." * rng.randint(10, 90), "[ ] yes [ ] no", str(rng.randint(1, 999))))
+        fill = rng.choice(
+            ("_" * rng.randint(10, 60), "." * rng.randint(10, 90), "[ ] yes [ ] no", str(rng.randint(1, 999)))
+        )
         rows.append(f"{noun.capitalize()}: {fill}")
     rows += ["Date: ________ Signature: ________________"] * rng.randint(1, 3)
     return "Read all text in the form.", "\n".join(rows)
@@ -198,13 +202,18 @@ def legal(rng: Random) -> Pair:
 def dialogue(rng: Random) -> Pair:
     """Write a scene in which two speak in turns."""
     first, second = rng.sample(NAMES, 2)
-    rows = [f"{(first, second)[i % 2]}: {rng.choice(('No.', 'Yes.', sentence(rng)))}" for i in range(rng.randint(8, 20))]
+    rows = [
+        f"{(first, second)[i % 2]}: {rng.choice(('No.', 'Yes.', sentence(rng)))}" for i in range(rng.randint(8, 20))
+    ]
     return f"Write a dialogue of {first} and {second}.", "\n".join(rows)
 
 
 def laughter(rng: Random) -> Pair:
     """Exclaim."""
-    return "How did they react?", f"{'ha' * rng.randint(3, 12)}! {'No' + 'o' * rng.randint(2, 12)}! {paragraph(rng, 1, 3)}"
+    return (
+        "How did they react?",
+        f"{'ha' * rng.randint(3, 12)}! {'No' + 'o' * rng.randint(2, 12)}! {paragraph(rng, 1, 3)}",
+    )
 
 
 def repeat_after_me(rng: Random) -> Pair:

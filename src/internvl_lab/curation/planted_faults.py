@@ -15,9 +15,13 @@ from internvl_lab.curation.planted_words import (
     paragraph,
     phrase,
     sentence,
+    words,
     zh_paragraph,
     zh_sentence,
 )
+
+KOREAN = words("강 다리 시장 정원 창문 선생님 숲 편지 부엌 역 산 마을 박물관 해안")
+ARABIC = words("نهر جسر سوق حديقة نافذة معلم غابة رسالة مطبخ محطة جبل قرية متحف ساحل")
 
 
 def _ask(rng: Random) -> str:
@@ -128,17 +132,29 @@ def character_run(rng: Random) -> Pair:
 def circular(rng: Random) -> Pair:
     """Prove each claim by the next one, round and round. Source: spec section 9 (Magpie)."""
     claims = [sentence(rng)[:-1].lower() for _ in range(rng.randint(2, 4))]
-    starts = ("Since", "Because", "As", "Therefore", "Thus", "Hence", "So", "Then", "Again,", "But then", "We know that")
+    starts = (
+        "Since",
+        "Because",
+        "As",
+        "Therefore",
+        "Thus",
+        "Hence",
+        "So",
+        "Then",
+        "Again,",
+        "But then",
+        "We know that",
+    )
     rounds = [_reworded(claim, rng) for _ in range(rng.randint(4, 8)) for claim in claims]
     return f"Prove that {claims[0]}.", " ".join(f"{rng.choice(starts)} {claim}." for claim in rounds)
 
 
 def _reworded(claim: str, rng: Random) -> str:
     """Change a word of some claims, so that not all rounds are alike to the letter."""
-    words = claim.split()
+    parts = claim.split()
     if rng.random() < 0.15:
-        words[rng.randrange(len(words))] = rng.choice(ADJECTIVES)
-    return " ".join(words)
+        parts[rng.randrange(len(parts))] = rng.choice(ADJECTIVES)
+    return " ".join(parts)
 
 
 def run_on(rng: Random) -> Pair:
@@ -154,10 +170,8 @@ def copied_question(rng: Random) -> Pair:
 
 def wrong_language(rng: Random) -> Pair:
     """Answer an English question in another script."""
-    russian = "река мост рынок сад окно учитель лес письмо кухня станция гора деревня музей берег".split()
-    arabic = "نهر جسر سوق حديقة نافذة معلم غابة رسالة مطبخ محطة جبل قرية متحف ساحل".split()
-    words = rng.choice((russian, arabic))
-    other = rng.choice((zh_paragraph(rng, 1, 6), " ".join(rng.choice(words) for _ in range(rng.randint(5, 14)))))
+    foreign = rng.choice((KOREAN, ARABIC))
+    other = rng.choice((zh_paragraph(rng, 1, 6), " ".join(rng.choice(foreign) for _ in range(rng.randint(5, 14)))))
     return _ask(rng), other
 
 

@@ -4,23 +4,32 @@ from __future__ import annotations
 
 from random import Random
 
-NOUNS = (
-    "river bridge market garden window teacher engine forest letter kitchen harbour station mountain painter village "
-    "camera bicycle orchard library tunnel lantern farmer museum coast valley candle basket ladder mirror captain "
-    "meadow tower blanket kettle violin compass statue fountain carpet pigeon tractor sailor doctor island temple "
-    "railway notebook chimney corridor balcony horse chapel factory theatre barrel anchor pillow shelf curtain"
-).split()
-ADJECTIVES = (
-    "old small bright quiet wooden narrow heavy green distant broken golden empty careful simple modern curious rusty "
-    "gentle steep crowded famous hollow patient silver tired warm yellow ancient clever dusty frozen lively northern "
-    "pale round sharp shallow silent sudden tall"
-).split()
-VERBS = (
-    "follows carries watches repairs crosses paints opens guards leaves reaches holds describes measures cleans builds "
-    "finds covers answers moves shows hides lifts joins keeps meets passes remembers sells turns visits"
-).split()
+
+def words(text: str) -> tuple[str, ...]:
+    """Split a text at its spaces."""
+    return tuple(text.split())
+
+
+NOUNS = words(
+    "river bridge market garden window teacher engine forest letter kitchen harbour station mountain painter "
+    "village camera bicycle orchard library tunnel lantern farmer museum coast valley candle basket ladder mirror "
+    "captain meadow tower blanket kettle violin compass statue fountain carpet pigeon tractor sailor doctor island "
+    "temple railway notebook chimney corridor balcony horse chapel factory theatre barrel anchor pillow shelf "
+    "curtain"
+)
+ADJECTIVES = words(
+    "old small bright quiet wooden narrow heavy green distant broken golden empty careful simple modern curious "
+    "rusty gentle steep crowded famous hollow patient silver tired warm yellow ancient clever dusty frozen lively "
+    "northern pale round sharp shallow silent sudden tall"
+)
+VERBS = words(
+    "follows carries watches repairs crosses paints opens guards leaves reaches holds describes measures cleans "
+    "builds finds covers answers moves shows hides lifts joins keeps meets passes remembers sells turns visits"
+)
 PLACES = ("beside", "behind", "above", "near", "under", "in front of", "across from", "inside", "beyond", "along")
-NAMES = "Anna Boris Clara David Elena Felix Greta Hugo Irene Jonas Karin Louis Maria Nadia Oscar Paula".split()
+NAMES = words(
+    "Anna Boris Clara David Elena Felix Greta Hugo Irene Jonas Karin Louis Maria Nadia Oscar Paula"
+)
 PATTERNS = (
     "The {a} {n} {v} the {a} {n} {p} the {n}.",
     "A {n} {v} every {a} {n} that the {n} {v}.",
@@ -34,9 +43,17 @@ PATTERNS = (
     "It takes {k} minutes until the {a} {n} {v} the {n}.",
 )
 
-ZH_NOUNS = "河流 桥梁 市场 花园 窗户 老师 机器 森林 信件 厨房 港口 车站 高山 画家 村庄 相机 果园 书店 隧道 灯笼 农民 博物馆 海岸 山谷 蜡烛 篮子 镜子 船长".split()  # noqa: E501
-ZH_ADJECTIVES = "古老的 明亮的 安静的 狭窄的 沉重的 遥远的 破旧的 金色的 现代的 温暖的 著名的 耐心的 繁忙的 神秘的".split()
-ZH_VERBS = "经过 照亮 修理 保护 离开 到达 描述 测量 打扫 建造 寻找 覆盖 连接 纪念 参观".split()
+ZH_NOUNS = words(
+    "河流 桥梁 市场 花园 窗户 老师 机器 森林 信件 厨房 港口 车站 高山 画家 村庄 相机 果园 书店 "
+    "隧道 灯笼 农民 博物馆 海岸 山谷 蜡烛 篮子 镜子 船长"
+)
+ZH_ADJECTIVES = words(
+    "古老的 明亮的 安静的 狭窄的 沉重的 遥远的 破旧的 金色的 现代的 温暖的 著名的 耐心的 繁忙的 神秘的"
+)
+)
+ZH_VERBS = words(
+    "经过 照亮 修理 保护 离开 到达 描述 测量 打扫 建造 寻找 覆盖 连接 纪念 参观"
+)
 ZH_PATTERNS = (
     "{a}{n}旁边有一座{n}。",
     "人们常常在{n}{v}{a}{n}。",
@@ -50,9 +67,9 @@ ZH_PATTERNS = (
 def sentence(rng: Random) -> str:
     """Make an English sentence of 8 to 15 words."""
     text = rng.choice(PATTERNS)
-    for slot, words in (("{a}", ADJECTIVES), ("{n}", NOUNS), ("{v}", VERBS), ("{p}", PLACES), ("{m}", NAMES)):
+    for slot, choices in (("{a}", ADJECTIVES), ("{n}", NOUNS), ("{v}", VERBS), ("{p}", PLACES), ("{m}", NAMES)):
         while slot in text:
-            text = text.replace(slot, rng.choice(words), 1)
+            text = text.replace(slot, rng.choice(choices), 1)
     text = text.replace("{k}", str(rng.randint(3, 90)))
     return text[0].upper() + text[1:]
 
@@ -75,9 +92,9 @@ def line(rng: Random) -> str:
 def zh_sentence(rng: Random) -> str:
     """Make a Chinese sentence."""
     text = rng.choice(ZH_PATTERNS)
-    for slot, words in (("{a}", ZH_ADJECTIVES), ("{n}", ZH_NOUNS), ("{v}", ZH_VERBS)):
+    for slot, choices in (("{a}", ZH_ADJECTIVES), ("{n}", ZH_NOUNS), ("{v}", ZH_VERBS)):
         while slot in text:
-            text = text.replace(slot, rng.choice(words), 1)
+            text = text.replace(slot, rng.choice(choices), 1)
     return text.replace("{k}", str(rng.randint(2, 60)))
 
 

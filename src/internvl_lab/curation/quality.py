@@ -1,6 +1,6 @@
 """Measure the rules on the labelled set: recall of the planted faults, precision of what is rejected.
 
-    write_planted(seed) ── curate at default thresholds ──> decisions + labels ──> Quality ──> curation_rules.csv
+write_planted(seed) ── curate at default thresholds ──> decisions + labels ──> Quality ──> curation_rules.csv
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from internvl_lab.config.curation import CurationConfig
 from internvl_lab.curation.pipeline import curate
-from internvl_lab.curation.planted import LANGUAGES, write_planted
+from internvl_lab.curation.planted import LANGUAGES, Size, write_planted
 from internvl_lab.curation.rules import UNITS
 
 TUNING_SEED, HELD_OUT_SEED = 0, 1
@@ -43,16 +43,26 @@ class Quality:
         faulty = self.records_of.total() - self.records_of[""]
         return (self.rejected_of.total() - self.rejected_of[""]) / faulty
 
+    def recall_of(self, rule: str) -> float:
+        """Return the share of faulty records on which one rule fires."""
+        fired = self.fired_on[rule]
+        return (fired.total() - fired[""]) / (self.records_of.total() - self.records_of[""])
+
+    def precision_of(self, rule: str) -> float | None:
+        """Return the share of faulty ones among the records on which one rule fires; None if it never does."""
+        fired = self.fired_on[rule]
+        return 1 - fired[""] / fired.total() if fired else None
+
     @property
     def precision(self) -> float:
         """Return the share of rejected records that are faulty."""
         return 1 - self.rejected_of[""] / self.rejected_of.total()
 
 
-def measure_quality(folder: Path, seed: int = HELD_OUT_SEED, workers: int = 1) -> Quality:
+def measure_quality(folder: Path, seed: int = HELD_OUT_SEED, workers: int = 1, size: Size | None = None) -> Quality:
     """Plant a set in `folder`, curate it at default thresholds, and compare."""
     folder = Path(folder)
-    write_planted(folder / "planted", seed)
+    write_planted(folder / "planted", seed, size)
     config = CurationConfig(languages=LANGUAGES)
     curate(folder / "planted" / "meta.json", folder / "curated", config, workers=workers, progress=False)
     labels = {line["key"]: line["fault"] for line in _lines(folder / "planted" / "labels.jsonl")}
@@ -84,8 +94,9 @@ def quality_csv(quality: Quality) -> str:
         ("clean", "clean", quality.records_of[""], quality.rejected_of[""], "", ""),
     ]  # fmt: skip
     for rule, fired in quality.fired_on.items():
-        total, right = fired.total(), fired.total() - fired[""]
-        rows.append(("rule", rule, faulty, total, round(right / faulty, 4), round(right / total, 4) if total else ""))
+        precision = quality.precision_of(rule)
+        shown = "" if precision is None else round(precision, 4)
+        rows.append(("rule", rule, faulty, fired.total(), round(quality.recall_of(rule), 4), shown))
     for fault, count in sorted(quality.records_of.items()):
         if fault:
             found = quality.rejected_of[fault]
