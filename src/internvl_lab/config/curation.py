@@ -20,7 +20,7 @@ class RuleConfig:
     threshold: float = math.nan
     """Highest score that passes, in the rule's unit."""
     enabled: bool = True
-    """Whether the rule rejects; it is measured all the same."""
+    """Whether the rule rejects. It is measured all the same, but for near duplicates, which need an extra."""
     exempt: tuple[str, ...] = ()
     """Sources that are trusted in this respect; `*` and `?` match as in file names."""
 

@@ -15,6 +15,7 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache
 from itertools import groupby, islice
 from pathlib import Path
@@ -95,7 +96,7 @@ def curate(
     with _locked(out):
         given = find_input(path, root) if path is not None else _input_of(Path(rescore_from or out))
         scored = out if rescore_from is None else Path(rescore_from)
-        _check_stamp(scored, given, measuring, root, create=rescore_from is None)
+        measuring = _check_stamp(scored, given, measuring, root, create=rescore_from is None)
         chunks = list(plan_chunks(given))
         if rescore_from is None:
             _measure_all(chunks, measuring, out, workers, progress)
@@ -252,21 +253,29 @@ def _read_stamp(folder: Path) -> dict[str, Any] | None:
         return None
 
 
-def _check_stamp(folder: Path, given: Input, settings: Measuring, root: Path | None, create: bool) -> None:
-    """Refuse scores of another input or of other rules."""
+def _check_stamp(folder: Path, given: Input, wanted: Measuring, root: Path | None, create: bool) -> Measuring:
+    """Refuse scores of another input or of other rules; return what is measured: at least what is wanted."""
     stamp = {
         "input": str(given.path.resolve()),
         "root": str(root.resolve()) if root else None,
         "input_fingerprint": given.fingerprint,
-        "rules_fingerprint": settings.fingerprint,
+        "rules_fingerprint": wanted.fingerprint,
+        "near_text": wanted.near_text,
+        "near_images": wanted.near_images,
     }
     found = _read_stamp(folder)
     if found is None and create:
         write_atomic(folder / STAMP, json.dumps(stamp, indent=1) + "\n")
-        return
+        return wanted
     for name, what in (("input_fingerprint", "input"), ("rules_fingerprint", "measuring settings")):
         if found is None or found.get(name) != stamp[name]:
             raise ConfigError(f"{folder} holds scores of another {what}: choose another --out, or remove it")
+    assert found is not None
+    near = {name: bool(found.get(name)) for name in ("near_text", "near_images")}
+    for name, is_measured in near.items():
+        if stamp[name] and not is_measured:
+            raise ConfigError(f"{folder} was measured without near duplicates ({name}): choose another --out")
+    return replace(wanted, **near)
 
 
 @contextmanager

@@ -27,9 +27,7 @@ VERBS = words(
     "builds finds covers answers moves shows hides lifts joins keeps meets passes remembers sells turns visits"
 )
 PLACES = ("beside", "behind", "above", "near", "under", "in front of", "across from", "inside", "beyond", "along")
-NAMES = words(
-    "Anna Boris Clara David Elena Felix Greta Hugo Irene Jonas Karin Louis Maria Nadia Oscar Paula"
-)
+NAMES = words("Anna Boris Clara David Elena Felix Greta Hugo Irene Jonas Karin Louis Maria Nadia Oscar Paula")
 PATTERNS = (
     "The {a} {n} {v} the {a} {n} {p} the {n}.",
     "A {n} {v} every {a} {n} that the {n} {v}.",
@@ -50,10 +48,7 @@ ZH_NOUNS = words(
 ZH_ADJECTIVES = words(
     "古老的 明亮的 安静的 狭窄的 沉重的 遥远的 破旧的 金色的 现代的 温暖的 著名的 耐心的 繁忙的 神秘的"
 )
-)
-ZH_VERBS = words(
-    "经过 照亮 修理 保护 离开 到达 描述 测量 打扫 建造 寻找 覆盖 连接 纪念 参观"
-)
+ZH_VERBS = words("经过 照亮 修理 保护 离开 到达 描述 测量 打扫 建造 寻找 覆盖 连接 纪念 参观")
 ZH_PATTERNS = (
     "{a}{n}旁边有一座{n}。",
     "人们常常在{n}{v}{a}{n}。",

@@ -13,6 +13,7 @@ from html import escape
 from typing import Any
 
 from internvl_lab.curation.items import Item, loose_turns, read_images
+from internvl_lab.curation.rules import UNITS
 from internvl_lab.curation.tally import COUNT_BINS, SHARE_BINS, SHARES, Example, RuleTally, Tally, bin_of, lower_edge
 from internvl_lab.data.transforms import decode_image
 from internvl_lab.errors import InternVLLabError
@@ -54,7 +55,7 @@ def render_html(tally: Tally, summary: Mapping[str, Any]) -> str:
 
 def histogram(name: str, rule: RuleTally, threshold: float | None) -> str:
     """Draw the scores above 0 as an SVG; bars above the threshold are red."""
-    bins = SHARE_BINS if summary_unit_is_share(name) else COUNT_BINS
+    bins = SHARE_BINS if UNITS.get(name) in SHARES else COUNT_BINS
     highest = max(rule.histogram.values(), default=1)
     width = WIDTH / bins
     parts = []
@@ -72,13 +73,6 @@ def histogram(name: str, rule: RuleTally, threshold: float | None) -> str:
     for number in range(0, bins, 4):
         parts.append(f'<text x="{number * width:.1f}" y="{HEIGHT + 14}">{lower_edge(name, number):.3g}</text>')
     return f'<svg width="{WIDTH}" height="{HEIGHT + 18}" role="img">{"".join(parts)}</svg>'
-
-
-def summary_unit_is_share(name: str) -> bool:
-    """Tell whether a rule's histogram has equal bins in [0, 1]."""
-    from internvl_lab.curation.rules import UNITS
-
-    return UNITS.get(name) in SHARES
 
 
 def thumbnails(item: Item) -> str:

@@ -26,7 +26,7 @@ from PIL import Image
 from internvl_lab.errors import ConfigError
 
 if TYPE_CHECKING:
-    from datasketch import MinHash
+    from datasketch import MinHash  # type: ignore[import-untyped]
 
 NUM_PERMUTATIONS, NUM_BANDS = 96, 16
 ROWS = NUM_PERMUTATIONS // NUM_BANDS
@@ -120,7 +120,7 @@ def _digest(parts: Sequence[bytes], size: int) -> bytes:
 
 def _band_key(values: NDArray[np.uint64], media: bytes) -> np.uint64:
     """Hash one band; never 0, which stands for "none"."""
-    return np.frombuffer(_digest([values.tobytes(), media], 8), np.uint64)[0] | np.uint64(1)
+    return np.uint64(int.from_bytes(_digest([values.tobytes(), media], 8), "little") | 1)
 
 
 def _min_hash(words: list[str]) -> NDArray[np.uint64]:

@@ -82,9 +82,9 @@ class Tally:
         source.records, source.kept = source.records + 1, source.kept + decision.keep
         if decision.review is not None:
             self.reviewed["keep" if decision.keep else "reject"] += 1
-        for name, finding in scores.items():
-            rule = self.rules.setdefault(name, RuleTally())
-            rule.histogram[bin_of(name, finding.score)] += 1
+        by_scorers = {verdict.rule: verdict.score for verdict in decision.verdicts if verdict.rule not in scores}
+        for name, score in ({name: finding.score for name, finding in scores.items()} | by_scorers).items():
+            self.rules.setdefault(name, RuleTally()).histogram[bin_of(name, score)] += 1
         for verdict in decision.fired:
             rule = self.rules.setdefault(verdict.rule, RuleTally())
             rule.fired += 1

@@ -14,6 +14,7 @@ practice, and nearly free for a text in which no window occurs twice (18 µs for
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -75,6 +76,12 @@ def measure_repetition(text: str) -> Repetition:
     repeat, loop = find_repeats(text)
     share = repeat_share(text, repeat)
     return Repetition(repeated_ngram_share(text), ngram_excess(text), share, loop.letters)
+
+
+def looping_share(texts: Iterable[str]) -> float:
+    """Return the share of texts that loop (`Repetition.looping`), for example of a model's answers; 0 for no texts."""
+    found = [measure_repetition(text).looping for text in texts]
+    return sum(found) / len(found) if found else 0.0
 
 
 def repeated_ngram_share(text: str, n: int = 10) -> float:
