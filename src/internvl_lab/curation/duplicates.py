@@ -66,10 +66,10 @@ def find_duplicates(folder: Path) -> Duplicates:
     if not found.exists():
         matches = _search(_Index(folder))
         partial = folder / f".{FOUND}.partial"
+        columns: dict[str, Any] = {f"score_{rule}": matches.score[rule] for rule in RULES}
+        columns |= {f"of_{rule}": matches.of[rule] for rule in RULES}
         with partial.open("wb") as file:
-            np.savez(
-                file, **{f"score_{k}": matches.score[k] for k in RULES}, **{f"of_{k}": matches.of[k] for k in RULES}
-            )
+            np.savez(file, **columns)
         os.replace(partial, found)
     with np.load(found, allow_pickle=False) as data:
         return Duplicates({k: data[f"score_{k}"] for k in RULES}, {k: data[f"of_{k}"] for k in RULES})
@@ -120,7 +120,7 @@ def _search(index: _Index) -> Duplicates:
     for band in range(PICTURE_BANDS):
         for earlier, later in _pairs(_picture_keys(index, band)):
             differing = np.bitwise_count(index.rows("picture", earlier) ^ index.rows("picture", later))
-            equal_bits = 1 - differing.sum(axis=1, dtype=np.float32) / np.float32(PICTURE_BITS)
+            equal_bits = np.asarray(1 - differing.sum(axis=1) / PICTURE_BITS, np.float32)
             keep(RULES[2], earlier, later, equal_bits * equal("text", earlier, later)[:, 0])
     return Duplicates(score, of)
 

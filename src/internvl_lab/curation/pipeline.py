@@ -216,8 +216,8 @@ class _Deciding:
                     records[number] = record
         result = list(verdicts)
         for scorer in self.scorers if records else ():
-            for number, found in zip(records, scorer.score(list(records.values())), strict=True):
-                result[number] = (*result[number], *found)
+            for number, more in zip(records, scorer.score(list(records.values())), strict=True):
+                result[number] = (*result[number], *more)
         return result
 
     def _copies(self, number: int) -> Scores:
@@ -275,7 +275,7 @@ def _check_stamp(folder: Path, given: Input, wanted: Measuring, root: Path | Non
     for name, is_measured in near.items():
         if stamp[name] and not is_measured:
             raise ConfigError(f"{folder} was measured without near duplicates ({name}): choose another --out")
-    return replace(wanted, **near)
+    return replace(wanted, near_text=near["near_text"], near_images=near["near_images"])
 
 
 @contextmanager

@@ -28,8 +28,9 @@ from internvl_lab.curation.planted_faults import ANSWERS
 from internvl_lab.curation.planted_words import ADJECTIVES, NOUNS, paragraph
 from internvl_lab.data.miniworld.sample import make_sample
 from internvl_lab.data.miniworld.vocabulary import TASKS
+from internvl_lab.data.transforms import decode_image
 
-LANGUAGES = {"english": ("latin",)}
+LANGUAGES: dict[str, tuple[str, ...]] = {"english": ("latin",)}
 """Scripts expected of the sources: what a user of such data would set."""
 NEAR_WORDS = 60
 """Words of the texts that near duplicates are made of."""
@@ -249,7 +250,7 @@ def _duplicates(seed: int, number: int, records: list[Planted]) -> Iterator[Plan
         question = original.record["conversations"][0]["value"]
         yield Planted("english", _conversation(question, _edited(_answer(original), rng)), fault="near_duplicate")
     for original in rng.sample(pictures, number):
-        image = Image.open(io.BytesIO(original.images[0]))
+        image = decode_image(original.images[0], "planted")
         scale = rng.uniform(0.8, 1.25)
         image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
         saved = _jpeg(image, rng.randint(50, 95))
