@@ -32,6 +32,8 @@ from internvl_lab.curation.signatures import COLUMNS, Row, sign
 from internvl_lab.errors import ConfigError
 
 RECORD_BYTES = 1000
+MEMORY_BYTES = 300
+"""Of the records that memory is measured with, which does not depend on it: a million of them are made sooner."""
 GOAL = 10_000_000
 """Records that the memory of a run is extrapolated to."""
 
@@ -83,11 +85,11 @@ def bench_curation(
     return Report(device, ours, {"authors_rule": authors}, ratios, setting)
 
 
-def make_conversation(seed: int, number: int) -> tuple[tuple[str, str], ...]:
-    """Make the turns of one record of about `RECORD_BYTES`; its text is like no other's."""
+def make_conversation(seed: int, number: int, num_bytes: int = RECORD_BYTES) -> tuple[tuple[str, str], ...]:
+    """Make the turns of one record of about `num_bytes`; its text is like no other's."""
     rng = Random(f"{seed}/{number}")
     answer = sentence(rng)
-    while len(answer) < RECORD_BYTES - 100:
+    while len(answer) < num_bytes - 100:
         answer += " " + sentence(rng)
     return ("human", f"What happens here, number {number}?"), ("gpt", answer)
 
@@ -101,7 +103,7 @@ def measure_peak(num_records: int, folder: Path) -> float:
     path = folder / "data.jsonl"
     with path.open("w", encoding="utf-8") as file:
         for number in range(num_records):
-            turns = [{"from": role, "value": text} for role, text in make_conversation(0, number)]
+            turns = [{"from": role, "value": text} for role, text in make_conversation(0, number, MEMORY_BYTES)]
             file.write(json.dumps({"id": number, "conversations": turns}) + "\n")
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
@@ -150,7 +152,7 @@ def _search(rows: Sequence[Row], folder: Path) -> float:
     folder = Path(tempfile.mkdtemp(dir=folder.parent))
     np.savez(folder / "rows.npz", **{name: np.stack([row[name] for row in rows]) for name in COLUMNS})  # type: ignore[arg-type]
     build_index([folder / "rows.npz"], folder / "index")
-    return float(find_duplicates(folder / "index").score["near_duplicate"].sum())
+    return float(len(find_duplicates(folder / "index")["near_duplicate"].record))
 
 
 def _rate(readings: Sequence[Reading], num_records: int) -> dict[str, float]:

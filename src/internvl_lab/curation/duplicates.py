@@ -3,15 +3,15 @@
     signatures of all chunks ── build_index ──> one file a column (376 bytes a record)
     for each band: sort its keys, compare every record with the first and the previous of its group ──> best match
 
-Only one band's keys are in memory at a time: 16 bytes a record to sort them, and 24 for what was found (0.4 GB at ten
-million). A record is only compared with earlier ones, so the first of its kind is kept.
+Only one band's keys are in memory at a time: 24 bytes a record to sort them, and 8 for the matches of the rule at work
+(0.3 GB at ten million). A record is only compared with earlier ones, so the first of its kind is kept.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,25 +21,32 @@ from numpy.typing import NDArray
 
 from internvl_lab.curation.signatures import COLUMNS, NUM_BANDS, PICTURE_BANDS, PICTURE_BITS
 
-RULES = ("exact_duplicate", "near_duplicate", "near_duplicate_image")
 BLOCK = 65536
 """Pairs compared, and rows read, at a time."""
 MIN_SIMILARITY = 0.5
 """Lower similarities are chance and not kept."""
-FOUND = "found.npz"
 
 Ints = NDArray[np.int64]
 Numbers = NDArray[np.uint32]
 
 
 @dataclass(frozen=True)
-class Duplicates:
-    """Hold, for each of N records and each rule, the best match among the earlier records."""
+class Matches:
+    """Hold, for the M records that have one, the best match of one rule among the earlier records."""
 
-    score: dict[str, NDArray[np.float32]]
-    """Rule to (N,); 0 = none."""
-    of: dict[str, Numbers]
-    """Rule to (N,): number of the earlier record, where there is one."""
+    record: Numbers
+    """(M,) number of the record, rising."""
+    of: Numbers
+    """(M,) number of the earlier record."""
+    score: NDArray[np.float32]
+    """(M,) similarity, in [`MIN_SIMILARITY`, 1]."""
+
+    def within(self, start: int, stop: int) -> Iterator[tuple[int, int, float]]:
+        """Yield (record, of, score) of the records `start` ... `stop` - 1."""
+        low, high = np.searchsorted(self.record, (start, stop))
+        found = slice(int(low), int(high))
+        columns = (self.record[found].tolist(), self.of[found].tolist(), self.score[found].tolist())
+        yield from zip(*columns, strict=True)
 
 
 def build_index(signatures: Sequence[Path], folder: Path) -> None:
@@ -60,19 +67,39 @@ def build_index(signatures: Sequence[Path], folder: Path) -> None:
     os.replace(partial, folder)
 
 
-def find_duplicates(folder: Path) -> Duplicates:
-    """Search an index, once: what was found is kept beside it."""
-    found = folder / FOUND
-    if not found.exists():
-        matches = _search(_Index(folder))
-        partial = folder / f".{FOUND}.partial"
-        columns: dict[str, Any] = {f"score_{rule}": matches.score[rule] for rule in RULES}
-        columns |= {f"of_{rule}": matches.of[rule] for rule in RULES}
+def find_duplicates(folder: Path) -> dict[str, Matches]:
+    """Search an index, once for each rule: what was found is kept beside it."""
+    index = _Index(folder)
+    return {rule: _search_once(index, rule, search) for rule, search in _SEARCHES.items()}
+
+
+def _search_once(index: _Index, rule: str, search: Search) -> Matches:
+    """Read what was found for one rule, or search."""
+    path = index.folder / f"{rule}.npz"
+    if not path.exists():
+        best = _Best(index.size)
+        search(index, best)
+        partial = path.with_name(f".{path.name}.partial")
         with partial.open("wb") as file:
-            np.savez(file, **columns)
-        os.replace(partial, found)
-    with np.load(found, allow_pickle=False) as data:
-        return Duplicates({k: data[f"score_{k}"] for k in RULES}, {k: data[f"of_{k}"] for k in RULES})
+            record = np.flatnonzero(best.score)
+            np.savez(file, record=record.astype(np.uint32), of=best.of[record], score=best.score[record])
+        os.replace(partial, path)
+    with np.load(path, allow_pickle=False) as data:
+        return Matches(data["record"], data["of"], data["score"])
+
+
+class _Best:
+    """Keep the best match of every record."""
+
+    def __init__(self, size: int) -> None:
+        self.score = np.zeros(size, np.float32)
+        self.of = np.zeros(size, np.uint32)
+
+    def keep(self, earlier: Ints, later: Ints, similarity: NDArray[Any]) -> None:
+        """Take the matches that are better than what was found before; the arguments run parallel, (pairs,)."""
+        better = (similarity >= MIN_SIMILARITY) & (similarity > self.score[later])
+        self.score[later[better]] = similarity[better]
+        self.of[later[better]] = earlier[better]
 
 
 class _Index:
@@ -98,31 +125,31 @@ class _Index:
         rows: NDArray[Any] = np.memmap(self.folder / f"{name}.bin", dtype, "r").reshape(-1, width)[records]
         return rows
 
+    def equal(self, name: str, earlier: Ints, later: Ints) -> NDArray[np.bool_]:
+        """Compare the values of pairs of records: (pairs, values)."""
+        return np.asarray(self.rows(name, earlier) == self.rows(name, later))
 
-def _search(index: _Index) -> Duplicates:
-    """Search all rules' candidates and keep each record's best match."""
-    score = {rule: np.zeros(index.size, np.float32) for rule in RULES}
-    of = {rule: np.zeros(index.size, np.uint32) for rule in RULES}
 
-    def keep(rule: str, earlier: Ints, later: Ints, similarity: NDArray[np.float32]) -> None:
-        better = (similarity >= MIN_SIMILARITY) & (similarity > score[rule][later])
-        score[rule][later[better]] = similarity[better]
-        of[rule][later[better]] = earlier[better]
-
-    def equal(name: str, earlier: Ints, later: Ints) -> NDArray[np.bool_]:
-        return np.asarray(index.rows(name, earlier) == index.rows(name, later))
-
+def _exact(index: _Index, best: _Best) -> None:
+    """Find records whose conversation and images are the same."""
     for earlier, later in _pairs(index.column("exact")):
-        keep(RULES[0], earlier, later, equal("exact", earlier, later).all(axis=1).astype(np.float32))
+        best.keep(earlier, later, index.equal("exact", earlier, later).all(axis=1).astype(np.float32))
+
+
+def _near(index: _Index, best: _Best) -> None:
+    """Find records with similar texts and the same images."""
     for band in range(NUM_BANDS):
         for earlier, later in _pairs(index.column("bands", band)):
-            keep(RULES[1], earlier, later, equal("minhash", earlier, later).mean(axis=1, dtype=np.float32))
+            best.keep(earlier, later, index.equal("minhash", earlier, later).mean(axis=1, dtype=np.float32))
+
+
+def _near_image(index: _Index, best: _Best) -> None:
+    """Find records with similar images and the same words."""
     for band in range(PICTURE_BANDS):
         for earlier, later in _pairs(_picture_keys(index, band)):
-            differing = np.bitwise_count(index.rows("picture", earlier) ^ index.rows("picture", later))
-            equal_bits = np.asarray(1 - differing.sum(axis=1) / PICTURE_BITS, np.float32)
-            keep(RULES[2], earlier, later, equal_bits * equal("text", earlier, later)[:, 0])
-    return Duplicates(score, of)
+            differing = np.bitwise_count(index.rows("picture", earlier) ^ index.rows("picture", later)).sum(axis=1)
+            equal_bits = (1 - differing / PICTURE_BITS) * index.equal("text", earlier, later)[:, 0]
+            best.keep(earlier, later, np.asarray(equal_bits))
 
 
 def _picture_keys(index: _Index, band: int) -> NDArray[np.uint64]:
@@ -138,8 +165,9 @@ def _pairs(keys: NDArray[np.uint64]) -> Iterator[tuple[Ints, Ints]]:
     Not with all of a group: that would be quadratic where a text is common. Key 0 means "none".
     """
     order = np.argsort(keys, kind="stable")
-    order = order[np.searchsorted(keys, 0, side="right", sorter=order) :]
-    in_group = np.flatnonzero(keys[order[1:]] == keys[order[:-1]]) + 1
+    keys = keys[order]
+    order, keys = order[(none := int(np.searchsorted(keys, 0, side="right"))) :], keys[none:]
+    in_group = np.flatnonzero(keys[1:] == keys[:-1]) + 1
     del keys
     starts = np.flatnonzero(np.diff(in_group, prepend=-1) != 1)
     lengths = np.diff(starts, append=len(in_group))
@@ -149,3 +177,7 @@ def _pairs(keys: NDArray[np.uint64]) -> Iterator[tuple[Ints, Ints]]:
     for earlier, record in ((first, later), (previous[apart], later[apart])):
         for start in range(0, len(record), BLOCK):
             yield earlier[start : start + BLOCK], record[start : start + BLOCK]
+
+
+Search = Callable[[_Index, _Best], None]
+_SEARCHES: dict[str, Search] = {"exact_duplicate": _exact, "near_duplicate": _near, "near_duplicate_image": _near_image}

@@ -12,6 +12,7 @@ from __future__ import annotations
 import fcntl
 import json
 import logging
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
@@ -27,10 +28,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressC
 from internvl_lab.atomic import write_atomic
 from internvl_lab.config.curation import CurationConfig
 from internvl_lab.curation.decisions import Decision, Review, decide, judge_scores, read_reviews
-from internvl_lab.curation.duplicates import RULES, Duplicates, build_index, find_duplicates
+from internvl_lab.curation.duplicates import build_index, find_duplicates
 from internvl_lab.curation.inputs import Chunk, Input, find_input, plan_chunks
 from internvl_lab.curation.items import Item, read_items, to_record
 from internvl_lab.curation.measure import (
+    DIGITS,
     Measuring,
     Scores,
     measure_chunk,
@@ -183,7 +185,7 @@ class _Deciding:
     ) -> None:
         self.folder, self.chunks, self.config = folder, chunks, config
         self.reviews, self.scorers = reviews, scorers
-        self.duplicates: Duplicates = find_duplicates(folder / "index")
+        self.duplicates = find_duplicates(folder / "index")
         self._starts: list[int] = [0]
         """Number of the first record of each chunk so far."""
         self._keys = lru_cache(maxsize=16)(self._read_keys)
@@ -191,13 +193,16 @@ class _Deciding:
     def of_chunk(self, chunk: Chunk) -> Iterator[tuple[Item, Scores, Decision]]:
         """Decide about the records of a chunk; chunks come in order."""
         pairs: list[tuple[Item, Scores]] = []
-        for item, (key, scores) in zip(
-            read_items(chunk), read_scores(scores_path(self.folder, chunk.number)), strict=True
-        ):
+        scored = read_scores(scores_path(self.folder, chunk.number))
+        for item, (key, scores) in zip(read_items(chunk), scored, strict=True):
             if item.key != key:
                 raise ConfigError(f"{self.folder}: the scores of {key} do not belong to {item.key}; measure again")
-            pairs.append((item, scores | self._copies(self._starts[chunk.number] + len(pairs))))
-        self._starts.append(self._starts[chunk.number] + len(pairs))
+            pairs.append((item, scores))
+        start = self._starts[chunk.number]
+        self._starts.append(start + len(pairs))
+        for rule, matches in self.duplicates.items():
+            for number, original, score in matches.within(start, start + len(pairs)):
+                pairs[number - start][1][rule] = Finding(round(score, DIGITS), f"like {self._key_of(original)}")
         verdicts = [judge_scores(scores, chunk.source.name, self.config.rules) for _, scores in pairs]
         if self.scorers:
             verdicts = self._ask_scorers(pairs, verdicts)
@@ -220,18 +225,9 @@ class _Deciding:
                 result[number] = (*result[number], *more)
         return result
 
-    def _copies(self, number: int) -> Scores:
-        """Return the findings about duplicates of one record."""
-        found: Scores = {}
-        for rule in RULES:
-            score = float(self.duplicates.score[rule][number])
-            if score > 0:
-                found[rule] = Finding(round(score, 6), f"like {self._key_of(int(self.duplicates.of[rule][number]))}")
-        return found
-
     def _key_of(self, number: int) -> str:
         """Look up the key of an earlier record."""
-        chunk = next(i for i in reversed(range(len(self._starts))) if self._starts[i] <= number)
+        chunk = bisect_right(self._starts, number) - 1
         return self._keys(chunk)[number - self._starts[chunk]]
 
     def _read_keys(self, chunk: int) -> list[str]:

@@ -133,7 +133,9 @@ def _clean_pictures(seed: int, number: int) -> Iterator[Planted]:
 
 def _picture(seed: int, index: int, task: str) -> Planted:
     sample = make_sample("finetune", index, seed, task)
-    record = {name: sample.record[name] for name in ("id", "conversations", "image", "video") if name in sample.record}
+    record: dict[str, Any] = {
+        name: sample.record[name] for name in ("id", "conversations", "image", "video") if name in sample.record
+    }
     return Planted("miniworld", record, [data for _, data in sample.images])
 
 
