@@ -1,5 +1,6 @@
 """Typed, frozen configuration. No torch, and Hydra only in `compose` (not re-exported)."""
 
+from internvl_lab.config.curation import CurateConfig, CurationConfig, RuleConfig, RulesConfig
 from internvl_lab.config.data import (
     DataConfig,
     JpegConfig,
@@ -21,6 +22,8 @@ from internvl_lab.config.stage import LoraConfig, OptimizerConfig, RecipeConfig,
 
 __all__ = [
     "CallbacksConfig",
+    "CurateConfig",
+    "CurationConfig",
     "DataConfig",
     "EvaluationConfig",
     "InitConfig",
@@ -34,6 +37,8 @@ __all__ = [
     "PathsConfig",
     "ProjectorConfig",
     "RecipeConfig",
+    "RuleConfig",
+    "RulesConfig",
     "RunConfig",
     "ScaleConfig",
     "SchedulerConfig",

@@ -65,13 +65,13 @@ class RulesConfig:
     """Malformed boxes."""
     unreadable_image: RuleConfig = RuleConfig(0)
     """Images that are missing or cannot be decoded."""
-    blank_image: RuleConfig = RuleConfig(0.998)
+    blank_image: RuleConfig = RuleConfig(0.9995)
     """Share of an image's area in one colour."""
     exact_duplicate: RuleConfig = RuleConfig(0)
     """1 for a record that stood before."""
     near_duplicate: RuleConfig = RuleConfig(0.8)
     """Jaccard similarity to an earlier record. Source: Lee et al. 2022 (arXiv 2107.06499), section 4.2."""
-    near_duplicate_image: RuleConfig = RuleConfig(0.96)
+    near_duplicate_image: RuleConfig = RuleConfig(0.92)
     """Share of equal bits of the perceptual hash, the text being the same."""
 
     def __post_init__(self) -> None:

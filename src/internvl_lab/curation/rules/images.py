@@ -30,7 +30,7 @@ def unreadable_image(images: Images) -> Finding:
 def blank_image(images: Images) -> Finding:
     """Return the largest share of an image's area in one colour. Unit: share, in (0, 1].
 
-    Source: ours; measured on a reduction to 128 x 128, in which one line of small print is 0.5 % of a page.
+    Source: ours; measured on a reduction to 128 x 128, in which one line of small print is 0.15 % of a page.
     """
     shares = [(_commonest_share(image), image) for image in images if isinstance(image, Image.Image)]
     if not shares:
