@@ -60,7 +60,10 @@ def test_wrong_arguments_are_one_line(tmp_path, capsys, arguments, message):
 @pytest.mark.slow
 def test_kill_9_of_all_processes_at_any_time_loses_nothing(tmp_path):
     data = write(tmp_path / "mine.jsonl", 3000)
-    small = "import internvl_lab.curation.inputs as i, internvl_lab.cli as c, sys; i.CHUNK_BYTES = 20000; sys.exit(c.main())"
+    small = (
+        "import sys; from internvl_lab import cli; from internvl_lab.curation import inputs as i; i.CHUNK_BYTES = 20000"
+    )
+    small += "; sys.exit(cli.main())"
     command = [sys.executable, "-c", small, "curate", "--in", str(data), "--workers", "2", "--out"]
     subprocess.run([*command, str(tmp_path / "whole")], check=True)
     for wanted in (1, 8, 20):

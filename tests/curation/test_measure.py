@@ -36,6 +36,12 @@ def test_every_record_is_signed_and_even_one_without_text_is_told_apart(data, tm
     assert len(set(exact)) == 8
 
 
+def test_findings_hold_no_address_of_an_object(data, tmp_path):
+    (data.parent / "blank.jpg").write_bytes(b"<!doctype html>")
+    detail = measured(data, tmp_path)["mine:5"]["unreadable_image"].detail
+    assert detail == "corrupt_image: UnidentifiedImageError: cannot identify image file"
+
+
 def test_images_can_be_left_alone(data, tmp_path):
     settings = Measuring.of(CurationConfig(read_images=False))
     scores = measured(data, tmp_path, settings)

@@ -98,7 +98,7 @@ def rejected_entry(item: Item, decision: Decision) -> dict[str, object]:
     """
     raw, names = item.raw, image_names(item)
     sound = not isinstance(raw, SampleError)
-    place = {"root": str(item.source.root)} if item.shard is None else {"shard": str(item.shard)}
+    place = {"root": item.source.root} if item.shard is None else {"shard": item.shard}
     return {
         "key": item.key,
         "source": item.source.name,
@@ -106,7 +106,7 @@ def rejected_entry(item: Item, decision: Decision) -> dict[str, object]:
         "record": raw if sound else None,
         **({} if sound else {"line": item.payload.decode("utf-8", "backslashreplace")}),
         "images": [] if isinstance(names, SampleError) else list(names),
-        **place,
+        **{name: os.path.abspath(path) for name, path in place.items()},
     }
 
 

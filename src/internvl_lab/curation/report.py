@@ -9,7 +9,7 @@ from typing import Any
 
 from internvl_lab.atomic import write_atomic
 from internvl_lab.config.curation import RulesConfig
-from internvl_lab.curation.report_html import render_html
+from internvl_lab.curation.report_html import limit_of, most_frequent, render_html, share
 from internvl_lab.curation.tally import Tally
 
 
@@ -35,7 +35,7 @@ def render_markdown(summary: Mapping[str, Any]) -> str:
         *_table(
             ("rule", "unit", "threshold", "fired", "alone"),
             (
-                (name, rule["unit"], _threshold(rule), f"{rule['fired']:,}", f"{rule['alone']:,}")
+                (name, rule["unit"], limit_of(rule), f"{rule['fired']:,}", f"{rule['alone']:,}")
                 for name, rule in summary["rules"].items()
             ),
         ),
@@ -56,22 +56,6 @@ def render_markdown(summary: Mapping[str, Any]) -> str:
         ),
     ]
     return "\n".join(lines) + "\n"
-
-
-def share(part: int, whole: int) -> str:
-    """Write a share in percent."""
-    return f"{part / whole:.2%}" if whole else "0.00%"
-
-
-def most_frequent(rules: Mapping[str, int], number: int = 3) -> str:
-    """Name the rules that fired most, with their counts."""
-    return ", ".join(f"{name} {count:,}" for name, count in sorted(rules.items(), key=lambda r: (-r[1], r[0]))[:number])
-
-
-def _threshold(rule: Mapping[str, Any]) -> str:
-    if not rule["enabled"]:
-        return "off"
-    return "" if rule["threshold"] is None else f"{rule['threshold']:g}"
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

@@ -16,7 +16,7 @@ from internvl_lab.curation.items import Item, loose_turns, read_images
 from internvl_lab.curation.rules import UNITS
 from internvl_lab.curation.tally import COUNT_BINS, SHARE_BINS, SHARES, Example, RuleTally, Tally, bin_of, lower_edge
 from internvl_lab.data.transforms import decode_image
-from internvl_lab.errors import InternVLLabError
+from internvl_lab.errors import SampleError
 
 THUMBNAIL = 160
 """Longest edge of a thumbnail in pixels."""
@@ -49,7 +49,7 @@ def render_html(tally: Tally, summary: Mapping[str, Any]) -> str:
     return (
         "<!doctype html><html lang=en><meta charset=utf-8><title>Curation</title>"
         f"<style>{_STYLE}</style><h1>Curation</h1><p>{kept:,} of {records:,} records kept, "
-        f"{records - kept:,} rejected.</p>{_sources(summary)}{''.join(sections)}</html>\n"
+        f"{records - kept:,} rejected.</p>{_sources(summary)}{_rules(summary)}{''.join(sections)}</html>\n"
     )
 
 
@@ -71,8 +71,25 @@ def histogram(name: str, rule: RuleTally, threshold: float | None) -> str:
         x = (bin_of(name, threshold) + (threshold > 0)) * width
         parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{HEIGHT}"/>')
     for number in range(0, bins, 4):
-        parts.append(f'<text x="{number * width:.1f}" y="{HEIGHT + 14}">{lower_edge(name, number):.3g}</text>')
-    return f'<svg width="{WIDTH}" height="{HEIGHT + 18}" role="img">{"".join(parts)}</svg>'
+        parts.append(f'<text x="{number * width:.1f}" y="{HEIGHT + 14}">{round(lower_edge(name, number), 2):,g}</text>')
+    return f'<svg width="{WIDTH}" height="{HEIGHT + 18}" role="img" overflow="visible">{"".join(parts)}</svg>'
+
+
+def share(part: int, whole: int) -> str:
+    """Write a share in percent."""
+    return f"{part / whole:.2%}" if whole else "0.00%"
+
+
+def most_frequent(rules: Mapping[str, int], number: int = 3) -> str:
+    """Name the rules that fired most, with their counts."""
+    return ", ".join(f"{name} {count:,}" for name, count in sorted(rules.items(), key=lambda r: (-r[1], r[0]))[:number])
+
+
+def limit_of(rule: Mapping[str, Any]) -> str:
+    """Write a rule's threshold, `off`, or nothing where a scorer has its own."""
+    if not rule["enabled"]:
+        return "off"
+    return "" if rule["threshold"] is None else f"{rule['threshold']:g}"
 
 
 def thumbnails(item: Item) -> str:
@@ -83,8 +100,8 @@ def thumbnails(item: Item) -> str:
             if not isinstance(data, bytes):
                 raise data
             image = decode_image(data, item.key)
-        except InternVLLabError as error:
-            parts.append(f'<p class="note">{escape(str(error))}</p>')
+        except SampleError as error:
+            parts.append(f'<p class="note">no picture: {escape(error.reason)}</p>')
             continue
         image.thumbnail((THUMBNAIL, THUMBNAIL))
         buffer = io.BytesIO()
@@ -97,10 +114,20 @@ def _sources(summary: Mapping[str, Any]) -> str:
     """Draw the table of sources."""
     rows = [
         f"<tr><td>{escape(name)}<td>{source['records']:,}<td>{source['kept']:,}"
-        f"<td>{1 - source['kept'] / max(1, source['records']):.2%}"
+        f"<td>{1 - source['kept'] / max(1, source['records']):.2%}<td>{most_frequent(source['rules'])}"
         for name, source in summary["sources"].items()
     ]
-    return f"<table><tr><th>source<th>records<th>kept<th>rejected{''.join(rows)}</table>"
+    return f"<table><tr><th>source<th>records<th>kept<th>rejected<th>most frequent rules{''.join(rows)}</table>"
+
+
+def _rules(summary: Mapping[str, Any]) -> str:
+    """Draw the table of rules, each with a link to its section where it has one."""
+    rows = [
+        f'<tr><td><a href="#{escape(name)}">{escape(name)}</a><td>{limit_of(rule)}<td>{rule["unit"]}'
+        f"<td>{rule['fired']:,}<td>{rule['alone']:,}"
+        for name, rule in summary["rules"].items()
+    ]
+    return f"<table><tr><th>rule<th>threshold<th>unit<th>fired<th>alone{''.join(rows)}</table>"
 
 
 def _rule_section(name: str, rule: RuleTally, settings: Mapping[str, Any]) -> str:
@@ -109,7 +136,8 @@ def _rule_section(name: str, rule: RuleTally, settings: Mapping[str, Any]) -> st
     limit = "" if threshold is None else f", threshold {threshold:g} {settings['unit']}"
     examples = "".join(_example(example) for example in sorted(rule.worst, reverse=True))
     return (
-        f"<h2>{escape(name)}</h2><p>{rule.fired:,} records{limit}; {rule.alone:,} of them by this rule alone.</p>"
+        f'<h2 id="{escape(name)}">{escape(name)}</h2>'
+        f"<p>{rule.fired:,} records{limit}; {rule.alone:,} of them by this rule alone.</p>"
         f"{histogram(name, rule, threshold)}{examples}"
     )
 

@@ -7,8 +7,8 @@
     picture  32 bytes   256 bits of perceptual hash (imagehash), shared out among the images
 
 Near duplicates of texts meet in at least one band with probability 1 - (1 - s^6)^16 at Jaccard similarity s: .99 at .8.
-Of 600 pictures of miniworld that were resized and saved again, 95 % kept all but 8 of the 256 bits, all but 22 at worst;
-different pictures with the same task differed in 36 or more. Equal in one of 16 bits are nearly all with 20 differences.
+Of 600 pictures of miniworld that were resized and saved again, 95 % kept all but 8 of the 256 bits, the worst all but
+22; different pictures of one task differed in 36 or more. With 20 differences, one of 16 bands is nearly always equal.
 Source: Broder 1997 (MinHash); Leskovec et al., "Mining of Massive Datasets", chapter 3 (bands).
 """
 
