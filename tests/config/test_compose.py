@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from internvl_lab.config.compose import CONFIG_DIR, compose, compose_raw, explain
+from internvl_lab.config import CurationConfig
+from internvl_lab.config.compose import CONFIG_DIR, compose, compose_curation, compose_raw, explain
 from internvl_lab.errors import ConfigError
 
 EXPERIMENTS = sorted(path.stem for path in (CONFIG_DIR / "experiment").glob("*.yaml"))
@@ -132,3 +133,31 @@ def test_the_cause_stays_attached():
     with pytest.raises(ConfigError) as caught:
         compose_raw(["foo=1"])
     assert "Could not override" in str(caught.value.__cause__)
+
+
+def test_curation_s_file_holds_the_defaults():
+    assert compose_curation() == CurationConfig()
+
+
+def test_curation_takes_overrides():
+    config = compose_curation(
+        ["curation=default", "curation.rules.repeated_ngrams.threshold=0.3", "+curation.languages.mine=[latin]"]
+    )
+    assert config.rules.repeated_ngrams.threshold == 0.3
+    assert config.languages == {"mine": ("latin",)}
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("curation.rules.nope.threshold=1", "unknown key 'curation.rules.nope'; known here: malformed_record"),
+        ("curation.rules.boxes.limit=1", "unknown key 'curation.rules.boxes.limit'; known here: threshold"),
+        ("curation=nope", "unknown choice 'curation/nope'; choices in curation: default"),
+        ("curation.rules.boxes.threshold=a", "curation.rules.boxes.threshold='a' must be float"),
+        ("seed=1", "unknown key 'seed'; known here: curation"),
+    ],
+)
+def test_wrong_overrides_of_curation_are_one_clear_error(override, expected):
+    with pytest.raises(ConfigError) as caught:
+        compose_curation([override])
+    assert str(caught.value).startswith(expected)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from internvl_lab.text import is_looping, repeated_ngram_share
+from internvl_lab.text import is_looping, looping_share, measure_repetition, repeated_ngram_share
+from internvl_lab.text.repetition import WINDOW, find_repeats, ngram_excess
 
 
 def words(count: int, start: int = 0) -> str:
@@ -53,3 +56,66 @@ def test_threshold_is_exclusive() -> None:
 def test_ngram_of_no_words_is_refused() -> None:
     with pytest.raises(ValueError, match="n=0"):
         repeated_ngram_share("a b", n=0)
+
+
+def slow_longest_repeat(text: str) -> int:
+    """Length of the longest substring that occurs twice, by comparing all pairs of suffixes."""
+    longest = 0
+    for first in range(len(text)):
+        for second in range(first + 1, len(text) - longest):
+            length = 0
+            while second + length < len(text) and text[first + length] == text[second + length]:
+                length += 1
+            longest = max(longest, length)
+    return longest
+
+
+@given(st.lists(st.sampled_from(["abcdefgh", "ijkl", "数字和汉字", "0123456789", "xyz", " "]), max_size=14))
+def test_longest_repeat_equals_the_slow_one(parts: list[str]) -> None:
+    text = "".join(parts)
+    repeat, _ = find_repeats(text)
+    expected = slow_longest_repeat(text)
+    assert repeat.length == (expected if expected >= max(WINDOW, len(text) // 8) else 0)
+    copied = text[repeat.start : repeat.start + repeat.length]
+    assert text[repeat.start - repeat.period :].startswith(copied)
+
+
+@given(st.text(min_size=2, max_size=20), st.text(max_size=300))
+def test_a_loop_is_found_behind_anything(unit: str, before: str) -> None:
+    if len({c for c in unit if c.isalnum()}) < 2:
+        return
+    text = before + unit * (200 // len(unit) + 3)
+    _, loop = find_repeats(text)
+    assert loop.length >= len(unit) * (200 // len(unit) + 2)
+    assert len(unit) % loop.period == 0
+    assert all(text[i] == text[i - loop.period] for i in range(loop.start, loop.start + loop.length))
+
+
+def test_twice_is_no_loop_but_a_repeat() -> None:
+    text = words(100)
+    repeat, loop = find_repeats(f"{text} {text}")
+    assert repeat.length == len(text)
+    assert loop.length == 0
+
+
+def test_excess_by_hand() -> None:
+    assert ngram_excess("a b a b c", n=2) == 0.25
+    assert ngram_excess("a a a a", n=1) == 0.75
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["the answer is no . " * 100, "不知道，" * 40, "1234567" * 30, words(60) + " and so on" * 30, words(200) * 2],
+)
+def test_every_kind_of_loop_is_called_one(text: str) -> None:
+    assert measure_repetition(text).looping
+
+
+@pytest.mark.parametrize("text", ["", "red", "ha ha ha", words(300), "_" * 300, "| 0 | 1 | 2 |\n" * 2])
+def test_what_is_no_loop_is_not_called_one(text: str) -> None:
+    assert not measure_repetition(text).looping
+
+
+def test_share_of_looping_answers() -> None:
+    assert looping_share(["yes", "no " * 100]) == 0.5
+    assert looping_share([]) == 0.0

@@ -14,6 +14,8 @@ from internvl_lab.errors import InternVLLabError
 COMMANDS = {
     "shards": "convert the authors' meta JSON and JSONL files into indexed WebDataset shards",
     "index": "index a folder of shards and report what is wrong with it",
+    "curate": "drop what would make a model loop from conversation data, with a report",
+    "curate review": "look at what curate flagged, and keep or reject it by hand",
     "miniworld": "generate the embedded dataset",
     "loops": "generate miniworld samples of which a share loops, to study filtering",
     "tokenizer": "train the mini family's tokenizer on miniworld's text",
@@ -27,6 +29,9 @@ COMMANDS = {
 }
 
 
+_TO_MODULE = str.maketrans("- ", "__")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser of all commands."""
     parser = argparse.ArgumentParser(prog="python -m internvl_lab", description=__doc__)
@@ -38,7 +43,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line, run one command, return the exit status."""
-    args = build_parser().parse_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    if " ".join(words[:2]) in COMMANDS:  # a command of two words
+        words[:2] = [" ".join(words[:2])]
+    args = build_parser().parse_args(words)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         _module(args.command).execute(args)
@@ -49,4 +57,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _module(name: str) -> ModuleType:
-    return importlib.import_module(f"internvl_lab.cli.{name.replace('-', '_')}")
+    return importlib.import_module(f"internvl_lab.cli.{name.translate(_TO_MODULE)}")

@@ -153,6 +153,18 @@ def _loader(args: argparse.Namespace) -> Result:
     return report, [loader_table(report)]
 
 
+def _add_curation(parser: Parser) -> None:
+    parser.add_argument("--records", type=int, default=1000, help="of 1 kB, for the rates")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write recall and precision of every rule there")
+    parser.add_argument("--memory", type=int, nargs="+", default=[], metavar="N", help="curate N generated records")
+
+
+def _curation(args: argparse.Namespace) -> Result:
+    from internvl_lab.bench.curation import bench_curation
+
+    return _shown(bench_curation(args.records, args.repeats, args.seed, args.csv, args.memory))
+
+
 MEASUREMENTS: dict[str, tuple[str, Callable[[Parser], None], Callable[[argparse.Namespace], Result]]] = {
     "step": ("a training step against transformers' padded and packed steps", _add_step, _step),
     "head": ("the loss head against logits on all positions", _add_head, _head),
@@ -160,5 +172,6 @@ MEASUREMENTS: dict[str, tuple[str, Callable[[Parser], None], Callable[[argparse.
     "generate": ("several answers to one prompt against transformers' generate", _add_generate, _generate),
     "packing": ("the plan against other packing policies", _add_packing, _packing),
     "loader": ("one loader worker against others' pipelines", _add_loader, _loader),
+    "curation": ("curation's rules against the authors' one rule", _add_curation, _curation),
 }
 """Name to (summary, function that adds the options, function that measures)."""

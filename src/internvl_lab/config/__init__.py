@@ -1,5 +1,6 @@
 """Typed, frozen configuration. No torch, and Hydra only in `compose` (not re-exported)."""
 
+from internvl_lab.config.curation import CurateConfig, CurationConfig, RuleConfig, RulesConfig
 from internvl_lab.config.data import (
     DataConfig,
     JpegConfig,
@@ -22,6 +23,8 @@ from internvl_lab.config.test_time import SamplingConfig, TestTimeConfig
 
 __all__ = [
     "CallbacksConfig",
+    "CurateConfig",
+    "CurationConfig",
     "DataConfig",
     "EvaluationConfig",
     "InitConfig",
@@ -35,6 +38,8 @@ __all__ = [
     "PathsConfig",
     "ProjectorConfig",
     "RecipeConfig",
+    "RuleConfig",
+    "RulesConfig",
     "RunConfig",
     "SamplingConfig",
     "ScaleConfig",

@@ -19,6 +19,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from internvl_lab.config.curation import CurateConfig, CurationConfig
 from internvl_lab.config.model import ModelConfig
 from internvl_lab.config.run import RunConfig
 from internvl_lab.config.test_time import TestTimeConfig
@@ -27,6 +28,8 @@ from internvl_lab.constants import PARTS
 from internvl_lab.errors import ConfigError, InternVLLabError
 
 CONFIG_DIR = Path(__file__).resolve().parents[3] / "conf"
+_ROOTS: Mapping[str, type] = {"train": RunConfig, "curate": CurateConfig}
+"""Root file to the class that types it."""
 _NO_SUCH_KEY = re.compile(r"Could not override '([^']+)'")
 
 
@@ -48,17 +51,31 @@ def compose_test_time(overrides: Sequence[str] = (), config_dir: Path = CONFIG_D
     Raises:
         ConfigError: an override or a file is wrong, or a value is missing; the message names the key.
     """
+    settings = _compose_values("test_time", overrides, config_dir)
+    for name in ("checkpoint", "tasks"):
+        settings[name] = [settings[name]] if isinstance(settings[name], str) else settings[name]
+    return from_mapping(TestTimeConfig, settings)
+
+
+def compose_curation(overrides: Sequence[str] = (), config_dir: Path = CONFIG_DIR) -> CurationConfig:
+    """Compose what `python -m internvl_lab curate ... OVERRIDES` would reject.
+
+    Raises:
+        ConfigError: an override or a file is wrong; the message names the key or the choice.
+    """
+    return from_mapping(CurateConfig, _compose_values("curate", overrides, config_dir)).curation
+
+
+def _compose_values(root: str, overrides: Sequence[str], config_dir: Path) -> dict[str, Any]:
+    """Compose from another root than `train`, and resolve to plain containers without Hydra's own node."""
     try:
-        raw = compose_raw(overrides, config_dir, "test_time")
-        own = OmegaConf.masked_copy(raw, [str(k) for k in raw if k != "hydra"])
+        raw = compose_raw(overrides, config_dir, root)
+        own = OmegaConf.masked_copy(raw, [str(name) for name in raw if name != "hydra"])
         values = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise ConfigError(explain(error) or str(error)) from error
     assert isinstance(values, dict)
-    settings: dict[str, Any] = {str(k): v for k, v in values.items()}
-    for name in ("checkpoint", "tasks"):
-        settings[name] = [settings[name]] if isinstance(settings[name], str) else settings[name]
-    return from_mapping(TestTimeConfig, settings)
+    return {str(name): value for name, value in values.items()}
 
 
 def compose_raw(overrides: Sequence[str] = (), config_dir: Path = CONFIG_DIR, root: str = "train") -> DictConfig:
@@ -66,7 +83,7 @@ def compose_raw(overrides: Sequence[str] = (), config_dir: Path = CONFIG_DIR, ro
 
     Args:
         overrides, config_dir: as in `compose`.
-        root: name of the file that everything starts from.
+        root: the file to start from: `train`, `test_time` or `curate`.
     Raises:
         ConfigError: Hydra refuses an override; one line.
     """
@@ -77,7 +94,7 @@ def compose_raw(overrides: Sequence[str] = (), config_dir: Path = CONFIG_DIR, ro
         with initialize_config_dir(str(config_dir), version_base="1.3"):
             return hydra_compose(root, list(overrides), return_hydra_config=True)
     except Exception as error:
-        line = explain(error, overrides, config_dir)
+        line = explain(error, overrides, config_dir, _ROOTS[root])
         if line is None:
             raise
         raise ConfigError(line) from error
@@ -122,13 +139,16 @@ def plain(raw: DictConfig) -> dict[str, Any]:
     return settings
 
 
-def explain(error: Exception, overrides: Sequence[str] = (), config_dir: Path = CONFIG_DIR) -> str | None:
+def explain(
+    error: Exception, overrides: Sequence[str] = (), config_dir: Path = CONFIG_DIR, root: type = RunConfig
+) -> str | None:
     """Return one line for a person: the key or choice that is wrong, and what there is instead.
 
     Args:
         error: what Hydra, OmegaConf or this package raised.
         overrides: the command line; some of Hydra's messages do not say which override they mean.
         config_dir: folder of the choices.
+        root: class of the whole configuration, for the names of its keys.
 
     Returns:
         None for any other error: a fault of the program, whose traceback matters.
@@ -143,7 +163,7 @@ def explain(error: Exception, overrides: Sequence[str] = (), config_dir: Path = 
     if isinstance(error, ValueError) and str(error).startswith("Config group override must be"):
         return _not_a_choice(overrides, config_dir) or _lines(error)[0]
     if match := _NO_SUCH_KEY.match(str(error)):
-        return _unknown_key(match[1])
+        return _unknown_key(match[1], root)
     if isinstance(error, OmegaConfBaseException):
         return _with_key(error)
     if isinstance(error, HydraException):
@@ -183,13 +203,13 @@ def _not_a_choice(overrides: Sequence[str] = (), config_dir: Path = CONFIG_DIR) 
     return None
 
 
-def _unknown_key(key: str) -> str:
+def _unknown_key(key: str, root: type) -> str:
     """Name a key that does not exist and list its neighbours, where the group is typed."""
     nested: Any = None
     for name in reversed(key.split(".")):
         nested = {name: nested}
     try:
-        from_mapping(RunConfig, nested)
+        from_mapping(root, nested)
     except ConfigError as error:
         if str(error).startswith("unknown key"):
             return str(error)
