@@ -96,7 +96,10 @@ def test_a_folder_without_configs_is_refused(tmp_path):
         ("foo=1", "unknown key 'foo'; known here: experiment, seed"),
         ("trainer.fast_dev_run=true", "unknown key 'trainer.fast_dev_run'; to add it: +trainer.fast_dev_run=..."),
         ("seed.x=1", "unknown key 'seed.x'"),
-        ("experiment=nope", "unknown choice 'experiment/nope'; choices in experiment: pretrain_language, pretrain_vis"),
+        (
+            "experiment=nope",
+            "unknown choice 'experiment/nope'; choices in experiment: pretrain_grounding, pretrain_language, ",
+        ),
         (
             "model/vision=nope",
             "unknown choice 'model/vision/nope'; choices in model/vision: full/internvit_300m",

@@ -28,7 +28,7 @@ from internvl_lab.constants import PARTS
 from internvl_lab.errors import ConfigError, InternVLLabError
 
 CONFIG_DIR = Path(__file__).resolve().parents[3] / "conf"
-_ROOTS: Mapping[str, type] = {"train": RunConfig, "curate": CurateConfig}
+_ROOTS: Mapping[str, type] = {"train": RunConfig, "curate": CurateConfig, "test_time": TestTimeConfig}
 """Root file to the class that types it."""
 _NO_SUCH_KEY = re.compile(r"Could not override '([^']+)'")
 

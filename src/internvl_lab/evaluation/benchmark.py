@@ -1,8 +1,8 @@
-"""A benchmark: where its files are, how it is asked, how it is scored; one YAML file each in `assets/evaluation`.
+"""A benchmark: where its files are, how it is asked, how it is scored; one YAML file each in `evaluation/benchmarks`.
 
 ::
 
-    assets/evaluation/benchmarks/NAME.yaml ─> Benchmark ─ files in the data folder ─ readers ─> Row
+    evaluation/benchmarks/NAME.yaml ─> Benchmark ─ files in the data folder ─ readers ─> Row
       ─ items.build_items ─> Item: turns, images on demand, reference
 """
 
@@ -41,7 +41,7 @@ FOLDER = "evaluation/benchmarks"
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Describe one benchmark; see `assets/evaluation/benchmarks`."""
+    """Describe one benchmark; see `evaluation/benchmarks`."""
 
     name: str
     title: str
@@ -125,7 +125,7 @@ def load_benchmarks() -> dict[str, Benchmark]:
     Raises:
         ConfigError: a file has an unknown key or an impossible value.
     """
-    folder = resources.files("internvl_lab").joinpath("assets", *FOLDER.split("/"))
+    folder = resources.files("internvl_lab").joinpath(*FOLDER.split("/"))
     files = sorted((entry for entry in folder.iterdir() if entry.name.endswith(".yaml")), key=lambda entry: entry.name)
     parsed = {}
     for file in files:

@@ -51,7 +51,7 @@ def published_scores() -> dict[str, dict[str, str]]:
 
     Source: InternVL 2.5, tables 6 to 12; spec section 11.2.
     """
-    text = resources.files("internvl_lab").joinpath("assets", "evaluation", "published.csv").read_text(encoding="utf-8")
+    text = resources.files("internvl_lab").joinpath("evaluation", "published.csv").read_text(encoding="utf-8")
     rows = csv.DictReader(io.StringIO(text))
     return {row["benchmark"]: {size: row[size] for size in SIZES if row[size]} for row in rows}
 
