@@ -133,7 +133,7 @@ class _Index:
 def _exact(index: _Index, best: _Best) -> None:
     """Find records whose conversation and images are the same."""
     for earlier, later in _pairs(index.column("exact")):
-        best.keep(earlier, later, index.equal("exact", earlier, later).all(axis=1).astype(np.float32))
+        best.keep(earlier, later, np.asarray(index.equal("exact", earlier, later).all(axis=1), np.float32))
 
 
 def _near(index: _Index, best: _Best) -> None:
