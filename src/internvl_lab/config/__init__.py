@@ -9,6 +9,14 @@ from internvl_lab.config.data import (
     TilingConfig,
 )
 from internvl_lab.config.model import InitConfig, LanguageConfig, ModelConfig, ProjectorConfig, VisionConfig
+from internvl_lab.config.probe import (
+    ClassificationConfig,
+    ProbeConfig,
+    ProbeDataConfig,
+    ProbeSetConfig,
+    ProbeWorldConfig,
+    SegmentationConfig,
+)
 from internvl_lab.config.run import (
     CallbacksConfig,
     EvaluationConfig,
@@ -21,6 +29,7 @@ from internvl_lab.config.stage import LoraConfig, OptimizerConfig, RecipeConfig,
 
 __all__ = [
     "CallbacksConfig",
+    "ClassificationConfig",
     "DataConfig",
     "EvaluationConfig",
     "InitConfig",
@@ -32,11 +41,16 @@ __all__ = [
     "OptimizerConfig",
     "PackingConfig",
     "PathsConfig",
+    "ProbeConfig",
+    "ProbeDataConfig",
+    "ProbeSetConfig",
+    "ProbeWorldConfig",
     "ProjectorConfig",
     "RecipeConfig",
     "RunConfig",
     "ScaleConfig",
     "SchedulerConfig",
+    "SegmentationConfig",
     "SourceConfig",
     "StageConfig",
     "SweepConfig",
