@@ -29,30 +29,12 @@ from internvl_lab.probing.metrics import accuracy, nearest_mean, nearest_neighbo
 from internvl_lab.probing.miniworld import world_pictures
 from internvl_lab.probing.module import EMA, ProbeAxis, ProbeModule, build_heads
 from internvl_lab.probing.pictures import ONE_TARGET, PictureSet, open_set
+from internvl_lab.probing.score import Score
 
 log = logging.getLogger(__name__)
 
 Indices = NDArray[np.int64]
 TrainerBuilder = Callable[..., L.Trainer]
-
-
-@dataclass(frozen=True)
-class Score:
-    """Hold one number of the table."""
-
-    encoder: str
-    seed: int
-    head: str
-    """`linear`, `attention`, `knn` or `class_mean`."""
-    depth: int
-    target: str
-    test: str
-    n: int
-    """Pictures scored."""
-    accuracy: float
-    ema_accuracy: float | None = None
-    learning_rate: float | None = None
-    """Chosen rate, for 512 pictures a step."""
 
 
 @dataclass(frozen=True)

@@ -94,15 +94,17 @@ def list_encoders(config: ProbeConfig) -> list[EncoderSource]:
     """List the encoders a configuration names, in order.
 
     Raises:
-        ConfigError: none named, several ways at once, or one label twice.
+        ConfigError: none named, two ways at once, or one label twice.
         MissingWeightsError, CheckpointError: a source without weights, see `resolve_source`.
     """
-    asked = [bool(config.encoder), bool(config.encoders), bool(config.run)]
-    if sum(asked) != 1:
-        raise ConfigError("name what to probe with one of probe.encoder=SOURCE, probe.encoders=[...], probe.run=DIR")
+    if config.run and config.encoders:
+        raise ConfigError("name what to probe with either probe.encoders=[...] or probe.run=DIR, not both")
     if config.run:
         return _of_run(Path(config.run).expanduser())
-    named = [_parse(word) for word in config.encoders or (str(config.encoder),)]
+    words = config.encoders or ((config.encoder,) if config.encoder else ())
+    if not words:
+        raise ConfigError("nothing to probe: name an encoder with probe.encoder=SOURCE, or a run with probe.run=DIR")
+    named = [_parse(word) for word in words]
     if len({source.label for source in named}) < len(named):
         raise ConfigError(f"probe.encoders: write LABEL=SOURCE, {[s.label for s in named]} are not all different")
     return named
