@@ -36,6 +36,16 @@ CACHE_FOLDER = "probe_features"
 """Inside `paths.data_dir`."""
 
 
+def print_probe_plan(probe: ProbeConfig, console: Console | None = None) -> None:
+    """Print what a probe would do; needs no weights."""
+    console = console or Console()
+    heads = (probe.classification if probe.task == "classification" else probe.segmentation).heads
+    encoders = probe.run or ", ".join(probe.encoders) or probe.encoder or "none named"
+    tests = ", ".join(probe.data.tests) or probe.data.name
+    console.print(f"probe {probe.task}: heads {', '.join(heads)}; {probe.num_seeds} seeds; scored on {tests}")
+    console.print(f"encoders: {encoders}", soft_wrap=True, markup=False)
+
+
 def run_probe(config: RunConfig, settings: Mapping[str, Any], overrides: Sequence[str]) -> float | None:
     """Probe the encoders a configuration names and return the best average of the last one.
 

@@ -64,9 +64,9 @@ def test_a_run_gives_the_encoders_of_its_stages_in_order(tmp_path):
 
 
 def test_labels_are_given_or_derived():
-    sources = list_encoders(ProbeConfig(encoders=(f"before={MINI}", "asset:quickstart")))
+    sources = list_encoders(ProbeConfig(encoders=(f"before@{MINI}", "asset:quickstart")))
     assert [source.label for source in sources] == ["before", "quickstart"]
-    with pytest.raises(ConfigError, match="LABEL=SOURCE"):
+    with pytest.raises(ConfigError, match="LABEL@SOURCE"):
         list_encoders(ProbeConfig(encoders=(MINI, MINI)))
 
 

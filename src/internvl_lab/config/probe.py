@@ -168,7 +168,7 @@ class ProbeConfig:
     encoder: str | None = None
     """One encoder: `asset:NAME`, a folder in either format, a run's folder, or a stage's checkpoint."""
     encoders: tuple[str, ...] = ()
-    """Several, compared in this order instead of `encoder`; each may be `LABEL=SOURCE`."""
+    """Several, compared in this order instead of `encoder`; each may be `LABEL@SOURCE`."""
     run: str | None = None
     """A run's folder: instead, the encoders that its finished stages left, in the order in which they finished."""
     data: ProbeDataConfig = field(default_factory=lambda: ProbeDataConfig(miniworld=ProbeWorldConfig()))

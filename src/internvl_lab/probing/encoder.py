@@ -106,16 +106,15 @@ def list_encoders(config: ProbeConfig) -> list[EncoderSource]:
         raise ConfigError("nothing to probe: name an encoder with probe.encoder=SOURCE, or a run with probe.run=DIR")
     named = [_parse(word) for word in words]
     if len({source.label for source in named}) < len(named):
-        raise ConfigError(f"probe.encoders: write LABEL=SOURCE, {[s.label for s in named]} are not all different")
+        raise ConfigError(f"probe.encoders: write LABEL@SOURCE, {[s.label for s in named]} are not all different")
     return named
 
 
 def _parse(word: str) -> EncoderSource:
-    """Split LABEL=SOURCE; without a label the source's own name serves."""
-    label, mark, source = word.partition("=")
-    if not mark:
-        label, source = word.removeprefix("asset:").rstrip("/").removesuffix("/weights"), word
-        label = Path(label).name
+    """Split LABEL@SOURCE (Hydra's lists allow no `=`); without a label the source's own name serves."""
+    label, mark, source = word.partition("@")
+    if not mark or Path(word).expanduser().exists():
+        source, label = word, Path(word.removeprefix("asset:").rstrip("/").removesuffix("/weights")).name
     return EncoderSource(label, resolve_source(source, "vision"))
 
 
