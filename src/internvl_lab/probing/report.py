@@ -17,6 +17,7 @@ from internvl_lab.probing.table import (
     headline,
     markdown,
     published_classification,
+    published_segmentation,
     score_rows,
     summarise,
     write_scores,
@@ -58,6 +59,35 @@ def write_classification(run_dir: Path, scores: Sequence[Score], settings: Mappi
     if any(score.ema_accuracy is not None for score in scores):
         parts.append("`probe.csv` also holds the accuracy of the heads' moving average (`ema_accuracy`).")
     parts += ["## Published", published_classification(), PUBLISHED, "## Settings"]
+    parts.append("\n".join(f"- {name}: `{value}`" for name, value in settings.items()))
+    paths["report"] = write_atomic(run_dir / "report.md", "\n\n".join(parts) + "\n")
+    return paths
+
+
+SEGMENTATION_NOTE = (
+    "mIoU in % over the classes that occur, by sliding windows. `linear`: BN and 1x1 convolution on one frozen layer. "
+    "`upernet`: UperNet on four frozen layers (head tuning). `full`: UperNet, the encoder trained as well."
+)
+SEGMENTATION_PUBLISHED = "InternVL 2.5, table 15: ADE20K and COCO-Stuff-164K, not comparable with numbers on other data."
+
+
+def write_segmentation(run_dir: Path, scores: Sequence[Score], settings: Mapping[str, object]) -> dict[str, Path]:
+    """Write tables and report; picture grids (`pictures_*.png`) that lie beside are shown in it.
+
+    Args:
+        run_dir: created if missing.
+        scores: of all encoders, heads and seeds.
+        settings: to list.
+    Returns:
+        Name to path of everything written.
+    """
+    summaries = summarise(scores)
+    paths = {"scores": write_scores(run_dir / "probe.csv", scores)}
+    parts = ["# Probe: segmentation", markdown(*score_rows(summaries)), SEGMENTATION_NOTE]
+    for picture in sorted(run_dir.glob("pictures_*.png")):
+        paths[picture.stem] = picture
+        parts.append(f"## {picture.stem.removeprefix('pictures_')}\n\n![picture, truth, prediction]({picture.name})")
+    parts += ["## Published", published_segmentation(), SEGMENTATION_PUBLISHED, "## Settings"]
     parts.append("\n".join(f"- {name}: `{value}`" for name, value in settings.items()))
     paths["report"] = write_atomic(run_dir / "report.md", "\n\n".join(parts) + "\n")
     return paths

@@ -10,12 +10,12 @@ import csv
 import io
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from internvl_lab.atomic import write_atomic
-from internvl_lab.probing.published import CLASSIFICATION, CLASSIFICATION_TESTS
+from internvl_lab.probing.published import CLASSIFICATION, CLASSIFICATION_TESTS, SEGMENTATION, SEGMENTATION_TESTS
 from internvl_lab.probing.score import Score
 
 MEAN = "mean"
@@ -142,10 +142,19 @@ def _cell(summary: Summary) -> str:
 
 
 def published_classification() -> str:
-    """Render the report's own table."""
-    rows = []
-    for encoder, heads in CLASSIFICATION.items():
+    """Render the report's own table of classification."""
+    return _published(CLASSIFICATION, CLASSIFICATION_TESTS)
+
+
+def published_segmentation() -> str:
+    """Render the report's own table of segmentation."""
+    return _published(SEGMENTATION, SEGMENTATION_TESTS)
+
+
+def _published(rows: Mapping[str, Mapping[str, Sequence[float | None]]], tests: Sequence[str]) -> str:
+    lines = []
+    for encoder, heads in rows.items():
         for head, values in heads.items():
             gain = "" if head == "linear" else f"{(values[-1] or 0) - (heads['linear'][-1] or 0):+.1f}"
-            rows.append([encoder, head, *("-" if v is None else f"{v:.1f}" for v in values), gain])
-    return markdown(["encoder (published)", "head", *CLASSIFICATION_TESTS, "average", "Δ linear"], rows)
+            lines.append([encoder, head, *("-" if v is None else f"{v:.1f}" for v in values), gain])
+    return markdown(["encoder (published)", "head", *tests, "average", "Δ linear"], lines)
