@@ -10,7 +10,7 @@ from internvl_lab.errors import ConfigError
     [
         (lambda: ProbeConfig(task="detection"), r"probe\.task='detection'"),
         (lambda: ProbeConfig(num_seeds=0), r"probe\.num_seeds=0"),
-        (lambda: ProbeDataConfig(), "either miniworld or train"),
+        (ProbeDataConfig, "either miniworld or train"),
         (lambda: ProbeDataConfig(train=ProbeSetConfig("x")), r"probe\.data\.tests is empty"),
         (lambda: ClassificationConfig(heads=("mlp",)), r"heads=\['mlp'\]"),
         (lambda: ClassificationConfig(learning_rates=()), "learning_rates"),

@@ -122,7 +122,7 @@ class SegmentationConfig:
     linear_depth: int | None = None
     """Layer whose features the linear head sees; null = 45/48 of the way up (the authors' block 45 of 48)."""
     pyramid_depths: tuple[int, ...] = ()
-    """Four layers that feed UperNet; empty = 1/4, 2/4, 3/4 and 4/4 of the way up (the authors' 12, 24, 36, 48 of 48)."""
+    """Four layers that feed UperNet; empty = every quarter of the way up (the authors' 12, 24, 36, 48 of 48)."""
     channels: int = 1536
     crop_size: int = 504
     stride: int = 322
@@ -149,7 +149,8 @@ class SegmentationConfig:
         if not self.heads or set(self.heads) - set(SEGMENTATION_HEADS):
             raise ConfigError(f"probe.segmentation.heads={list(self.heads)} must be of {', '.join(SEGMENTATION_HEADS)}")
         prefix = "probe.segmentation"
-        at_least(self, prefix, 1, "channels", "crop_size", "stride", "batch_size", "max_steps")
+        at_least(self, prefix, 1, "channels", "crop_size", "stride", "max_steps")
+        at_least(self, prefix, 2, "batch_size")
         at_least(self, prefix, 0, "warmup_steps", "weight_decay", "auxiliary_weight", "grid_pictures")
         at_least(self, prefix, 1, "linear_depth")
         above_zero(self, prefix, "learning_rate", "layer_decay")

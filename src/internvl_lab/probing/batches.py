@@ -1,7 +1,7 @@
 """Batches of labelled features or pictures in an order that only the seed decides.
 
-    order(N, epochs, seed) ─> [(picture, epoch), ...] a step ─> FeatureBatches (stored)  ─> {"features", "labels", "rows"}
-                                                            └─> PictureBatches (decoded) ─> {"pixel_values", ...}
+order(N, epochs, seed) ─> [(picture, epoch), ...] a step ─> FeatureBatches (stored)  ─> {"features", "labels", "rows"}
+                                                        └─> PictureBatches (decoded) ─> {"pixel_values", ...}
 """
 
 from __future__ import annotations

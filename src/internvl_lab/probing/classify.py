@@ -1,7 +1,7 @@
 """Probe one encoder: encode the sets, train all heads of a seed at once, score them on every test set.
 
-    Encoder + ProbeData ─ Classifier.prepare ─> features (or pictures) ─ run(seed) ─> Score, Score, ...
-                                                                      └ without_training() ─> Score, ...
+Encoder + ProbeData ─ Classifier.prepare ─> features (or pictures) ─ run(seed) ─> Score, Score, ...
+                                                                  └ without_training() ─> Score, ...
 """
 
 from __future__ import annotations
@@ -106,7 +106,9 @@ class Classifier:
         classes = tuple(len(names) for names in targets.values())
         self.axis = ProbeAxis(tuple(targets), classes, settings.learning_rates)
         self.train_features = self._encode(self.data.train, settings.augment) if settings.cache else None
-        self.test_features = {n: self._encode(test, False) for n, test in self.data.tests.items()} if settings.cache else {}
+        self.test_features = (
+            {n: self._encode(test, False) for n, test in self.data.tests.items()} if settings.cache else {}
+        )
 
     @property
     def views(self) -> int:
@@ -123,7 +125,9 @@ class Classifier:
         trained, selection = self._split()
         batch_size = min(settings.batch_size, len(trained))
         if batch_size < 2:
-            raise ConfigError(f"{self.data.train.name}: batch normalisation needs two labelled training pictures at least")
+            raise ConfigError(
+                f"{self.data.train.name}: batch normalisation needs two labelled training pictures at least"
+            )
         L.seed_everything(seed, verbose=False)
         heads = build_heads(self.encoder, settings.heads, self.depths, self.axis)
         order = training_order(trained, batch_size, settings.epochs, seed, self.max_steps)

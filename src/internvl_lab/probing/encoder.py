@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from internvl_lab.checkpoints import resolve_source
 from internvl_lab.checkpoints.sources import open_source
@@ -54,6 +54,10 @@ class Encoder:
     config: VisionConfig
     tower: VisionTower = field(repr=False)
 
+    def move_to(self, device: torch.device) -> None:
+        """Move the weights to a device."""
+        nn.Module.to(self.tower, device)
+
     @property
     def num_layers(self) -> int:
         """Count the layers: depths run from 0 (the embeddings) to this."""
@@ -82,7 +86,7 @@ class Encoder:
 
 
 def normalise(pixel_values: Tensor, dtype: torch.dtype) -> Tensor:
-    """Subtract ImageNet's mean and divide by its deviation, in fp32: uint8 (N, 3, H, W) -> the same shape in `dtype`."""
+    """Subtract ImageNet's mean and divide by its deviation in fp32: uint8 (N, 3, H, W) -> (N, 3, H, W) `dtype`."""
     mean, std = (
         torch.tensor(values, device=pixel_values.device).view(3, 1, 1) * 255.0
         for values in (IMAGENET_MEAN, IMAGENET_STD)
@@ -140,7 +144,8 @@ def load_encoder(source: EncoderSource, dtype: str = "float32", attention: str =
     config = opened.settings.vision
     if config is None:
         raise CheckpointError(f"{source.folder} does not say how its encoder is built: config.json is missing")
-    tower = build_vision(replace(config, weights=None), attention).to(_DTYPES[dtype])
+    tower = build_vision(replace(config, weights=None), attention)
+    nn.Module.to(tower, _DTYPES[dtype])
     targets = {f"{_PREFIX}{name}": tensor for name, tensor in tower.state_dict().items()}
     shapes = {key: tensor for key, tensor in opened.shapes(("vision",)).items() if key.startswith(_PREFIX)}
     check_fit(shapes.items(), targets, f"vision from {source.folder}")

@@ -154,7 +154,7 @@ class Features:
     def commit(self, rows: int) -> None:
         """Note that all rows before `rows` are on disk."""
         for array in (*self._arrays.values(), self.valid):
-            array.flush()  # type: ignore[attr-defined]
+            array.flush()
         write_atomic(self.folder / PROGRESS_FILE, json.dumps({"rows": rows}))
 
     def fetch(self, rows: Sequence[int] | NDArray[np.int64]) -> dict[str, Tensor]:
@@ -198,13 +198,14 @@ def encode_set(
     log.info("%s: encoding %d pictures of %s", encoder.label, num_rows - done, pictures.name)
     loader = DataLoader(
         PictureViews(pictures, plan.image_size, seed),
-        batch_sampler=[[(row % len(pictures), row // len(pictures)) for row in block] for block in _blocks(
-            done, num_rows, batch_size
-        )],
+        batch_sampler=[
+            [(row % len(pictures), row // len(pictures)) for row in block]
+            for block in _blocks(done, num_rows, batch_size)
+        ],
         num_workers=num_workers,
         worker_init_fn=init_worker,
     )
-    encoder.tower.to(device)
+    encoder.move_to(device)
     saved_at, bad = time.monotonic(), int((features.valid[:done] == 0).sum())
     for pixel_values, valid in _iterate(loader):
         block = extract(encoder, pixel_values.to(device), plan.heads, plan.depths)

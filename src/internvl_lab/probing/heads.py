@@ -73,8 +73,8 @@ class LinearProbes(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map pooled features (B, D) to logits (B, J, K); classes a head lacks are -inf."""
         weight, bias = self.classifiers.weight, self.classifiers.bias
-        bias = bias + torch.einsum("jkd,jd->jk", weight, self.shift)
-        logits: Tensor = self.classifiers(self.norm(x.float()), weight * self.scale[:, None], bias)
+        shifted = bias + torch.einsum("jkd,jd->jk", weight, self.shift)
+        logits: Tensor = self.classifiers(self.norm(x.float()), weight * self.scale[:, None], shifted)
         return logits
 
 
@@ -87,21 +87,31 @@ class AttentionProbes(nn.Module):
         num_classes: K_j of each head.
     """
 
+    query_weight: nn.Parameter
+    key_weight: nn.Parameter
+    value_weight: nn.Parameter
+    out_weight: nn.Parameter
+    query_bias: nn.Parameter
+    value_bias: nn.Parameter
+    out_bias: nn.Parameter
+
     def __init__(self, width: int, num_attention_heads: int, num_classes: Sequence[int]) -> None:
         super().__init__()
         num_heads = len(num_classes)
         self.width, self.num_attention_heads = width, num_attention_heads
-        for name in ("query", "value", "out"):
-            self.register_parameter(f"{name}_bias", nn.Parameter(torch.zeros(num_heads, width)))
+        bound = width**-0.5  # what nn.Linear starts from
         for name in ("query", "key", "value", "out"):
-            weight = torch.empty(num_heads, width, width)
-            nn.init.uniform_(weight, -(width**-0.5), width**-0.5)  # what nn.Linear starts from
-            self.register_parameter(f"{name}_weight", nn.Parameter(weight))
-        nn.init.uniform_(self.out_bias, -(width**-0.5), width**-0.5)
-        for name in ("query", "key", "value"):  # the three LayerNorms, whose statistics all heads share
-            self.register_parameter(f"{name}_scale", nn.Parameter(torch.ones(num_heads, width)))
+            weight = nn.Parameter(torch.empty(num_heads, width, width).uniform_(-bound, bound))
+            self.register_parameter(f"{name}_weight", weight)
         for name in ("query", "value"):
-            self.register_parameter(f"{name}_shift", nn.Parameter(torch.zeros(num_heads, width)))
+            self.register_parameter(f"{name}_bias", nn.Parameter(torch.zeros(num_heads, width)))
+        self.out_bias = nn.Parameter(torch.empty(num_heads, width).uniform_(-bound, bound))
+        # of the three LayerNorms, whose statistics all heads share
+        self.query_scale = nn.Parameter(torch.ones(num_heads, width))
+        self.query_shift = nn.Parameter(torch.zeros(num_heads, width))
+        self.key_scale = nn.Parameter(torch.ones(num_heads, width))
+        self.value_scale = nn.Parameter(torch.ones(num_heads, width))
+        self.value_shift = nn.Parameter(torch.zeros(num_heads, width))
         self.norm = nn.BatchNorm1d(num_heads * width, eps=BATCH_NORM_EPS)
         self.classifiers = Classifiers(width, num_classes)
 
@@ -110,7 +120,7 @@ class AttentionProbes(nn.Module):
         tokens = tokens.float()
         num_heads, heads = len(self.query_scale), self.num_attention_heads
         head_width = self.width // heads
-        queries = self._linear("query", F.layer_norm(tokens.mean(1), (self.width,), eps=LAYER_NORM_EPS))
+        queries = self._queries(F.layer_norm(tokens.mean(1), (self.width,), eps=LAYER_NORM_EPS))
         queries = queries.unflatten(-1, (heads, head_width)) * head_width**-0.5
         normed = F.layer_norm(tokens, (self.width,), eps=LAYER_NORM_EPS)
         key_weight = (self.key_weight * self.key_scale[:, None]).view(num_heads, heads, head_width, self.width)
@@ -128,11 +138,10 @@ class AttentionProbes(nn.Module):
         logits: Tensor = self.classifiers(pooled, self.classifiers.weight, self.classifiers.bias)
         return logits
 
-    def _linear(self, name: str, x: Tensor) -> Tensor:
-        """Scale, shift and project one vector a picture for every head: (B, C) -> (B, J, C)."""
-        weight, scale, shift = (getattr(self, f"{name}_{part}") for part in ("weight", "scale", "shift"))
-        bias = getattr(self, f"{name}_bias") + torch.einsum("jdc,jc->jd", weight, shift)
-        return torch.einsum("bc,jdc->bjd", x, weight * scale[:, None]) + bias
+    def _queries(self, x: Tensor) -> Tensor:
+        """Scale, shift and project the mean token for every head: (B, C) -> (B, J, C)."""
+        bias = self.query_bias + torch.einsum("jdc,jc->jd", self.query_weight, self.query_shift)
+        return torch.einsum("bc,jdc->bjd", x, self.query_weight * self.query_scale[:, None]) + bias
 
 
 def pool_tokens(tokens: Tensor) -> Tensor:

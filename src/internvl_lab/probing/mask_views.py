@@ -26,7 +26,7 @@ ATTEMPTS = 10
 
 
 def scaled_size(size: tuple[int, int], short: int, multiple: int = 1) -> tuple[int, int]:
-    """Return (width, height) with the shorter side `short` pixels, the longer a multiple, at most four times as long."""
+    """Return (width, height): the shorter side `short` pixels, the longer a multiple, at most four times as long."""
     width, height = size
     long = min(short * max(size) / min(size), LONGEST * short)
     long = max(short, round(long / multiple) * multiple)

@@ -1,7 +1,7 @@
 """Pictures with a class for every pixel: ADE20K and COCO-Stuff as they lie on disk, or miniworld.
 
-    root/images/training/X.jpg    root/annotations/training/X.png                 ADE20K: 0 = none, 1..150
-    root/images/train2017/X.jpg   root/annotations/train2017/X_labelTrainIds.png  COCO-Stuff 164K: 0..170, 255 = none
+root/images/training/X.jpg    root/annotations/training/X.png                 ADE20K: 0 = none, 1..150
+root/images/train2017/X.jpg   root/annotations/train2017/X_labelTrainIds.png  COCO-Stuff 164K: 0..170, 255 = none
 """
 
 from __future__ import annotations

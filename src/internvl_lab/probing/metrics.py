@@ -16,7 +16,9 @@ BLOCK = 256
 """Pictures compared at a time."""
 
 
-def accuracy(predicted: NDArray[np.int64], rows: NDArray[np.int64], pictures: PictureSet, target: int) -> tuple[float, int]:
+def accuracy(
+    predicted: NDArray[np.int64], rows: NDArray[np.int64], pictures: PictureSet, target: int
+) -> tuple[float, int]:
     """Return (share of right answers, pictures scored).
 
     Args:
@@ -26,7 +28,11 @@ def accuracy(predicted: NDArray[np.int64], rows: NDArray[np.int64], pictures: Pi
         target: which label.
     """
     if pictures.accepted is not None:
-        pairs = [(int(p), pictures.accepted[int(r)]) for p, r in zip(predicted, rows, strict=True) if int(r) in pictures.accepted]
+        pairs = [
+            (int(p), pictures.accepted[int(r)])
+            for p, r in zip(predicted, rows, strict=True)
+            if int(r) in pictures.accepted
+        ]
         return (float(np.mean([p in right for p, right in pairs])) if pairs else float("nan")), len(pairs)
     labels = pictures.labels[rows, target]
     scored = labels >= 0

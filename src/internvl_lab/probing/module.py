@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import torch
@@ -77,6 +77,9 @@ class ProbeModule(L.LightningModule):
         num_steps, warmup_steps: of the schedule.
     """
 
+    rates: Tensor
+    target_of_head: Tensor
+
     def __init__(
         self,
         encoder: Encoder,
@@ -121,7 +124,8 @@ class ProbeModule(L.LightningModule):
         for name, head in self.heads.items():
             predictions[name] = self._answer(head(features[name]))
             if self.ema is not None:
-                predictions[EMA + name] = self._answer(self.ema.module[name](features[name]))
+                average = cast("nn.ModuleDict", self.ema.module)[name]
+                predictions[EMA + name] = self._answer(average(features[name]))
         return predictions
 
     def features_of(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -130,7 +134,7 @@ class ProbeModule(L.LightningModule):
             stored: dict[str, Tensor] = batch["features"]
             return stored
         encoder = self._encoder[0]
-        encoder.tower.to(self.device)
+        encoder.move_to(self.device)
         return extract(encoder, batch["pixel_values"], self.kinds, self.depths)
 
     def configure_optimizers(self) -> Any:

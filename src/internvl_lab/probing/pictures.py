@@ -238,5 +238,3 @@ def _report_classes(pictures: PictureSet) -> None:
     num_classes, found = len(pictures.targets[ONE_TARGET]), np.unique(pictures.labels[pictures.labels >= 0])
     if len(found) < num_classes:
         log.warning("%s: %d of %d classes have no picture", pictures.name, num_classes - len(found), num_classes)
-
-

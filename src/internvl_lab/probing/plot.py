@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -13,7 +14,7 @@ from matplotlib.lines import Line2D
 
 from internvl_lab.probing.table import MEAN, Summary
 
-STYLES = {"linear": "-", "attention": "--", "knn": ":"}
+STYLES: dict[str, Literal["-", "--", ":"]] = {"linear": "-", "attention": "--", "knn": ":"}
 """Heads that are drawn, and how."""
 COLUMNS = 3
 

@@ -1,4 +1,4 @@
-"""Rows of the report's own tables, to stand beside ours; ImageNet and ADE20K numbers, never to be mixed with miniworld's.
+"""Rows of the report's own tables, to stand beside ours; never to be mixed with numbers on miniworld.
 
 Source: InternVL 2.5, tables 14 and 15; spec section 11.3.
 """
@@ -27,10 +27,26 @@ CLASSIFICATION: dict[str, dict[str, tuple[float | None, ...]]] = {
 
 SEGMENTATION_TESTS = ("ADE20K", "COCO-Stuff-164K")
 SEGMENTATION: dict[str, dict[str, tuple[float | None, ...]]] = {
-    "InternViT-6B-448px-V2.5": {"linear": (39.4, 35.6, 37.5), "upernet": (55.4, 49.7, 52.6), "full": (58.6, 51.8, 55.2)},
-    "InternViT-6B-448px-V1.5": {"linear": (40.9, 36.3, 38.6), "upernet": (55.0, 49.1, 52.0), "full": (58.8, 51.5, 55.2)},
-    "InternViT-6B-448px-V1.2": {"linear": (40.7, 36.1, 38.4), "upernet": (55.2, 48.8, 52.0), "full": (58.8, 51.7, 55.2)},
-    "InternViT-6B-448px-V1.0": {"linear": (43.6, 38.5, 41.0), "upernet": (55.4, 49.4, 52.4), "full": (58.1, 51.7, 54.9)},
+    "InternViT-6B-448px-V2.5": {
+        "linear": (39.4, 35.6, 37.5),
+        "upernet": (55.4, 49.7, 52.6),
+        "full": (58.6, 51.8, 55.2),
+    },
+    "InternViT-6B-448px-V1.5": {
+        "linear": (40.9, 36.3, 38.6),
+        "upernet": (55.0, 49.1, 52.0),
+        "full": (58.8, 51.5, 55.2),
+    },
+    "InternViT-6B-448px-V1.2": {
+        "linear": (40.7, 36.1, 38.4),
+        "upernet": (55.2, 48.8, 52.0),
+        "full": (58.8, 51.7, 55.2),
+    },
+    "InternViT-6B-448px-V1.0": {
+        "linear": (43.6, 38.5, 41.0),
+        "upernet": (55.4, 49.4, 52.4),
+        "full": (58.1, 51.7, 54.9),
+    },
     "InternViT-6B-224px": {"linear": (47.2, 42.8, 45.0), "upernet": (54.9, 48.9, 51.9), "full": (58.9, 51.6, 55.3)},
 }
 """Encoder to head to mIoU (%) on each test, the average last."""

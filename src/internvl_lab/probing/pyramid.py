@@ -31,14 +31,15 @@ def pyramid_depths(num_layers: int, asked: Sequence[int] = ()) -> tuple[int, ...
     """Return the four layers of the pyramid: those asked for, or every quarter.
 
     12, 24, 36, 48 of 48 layers are the authors' (out_indices 11, 23, 35, 47). For 45 layers theirs are unpublished:
-    11, 22, 34, 45 here are the proportional choice.
+    11, 23, 34, 45 here are the proportional choice.
     """
     return tuple(asked) or tuple(max(1, int(quarter * num_layers / 4 + 0.5)) for quarter in (1, 2, 3, 4))
 
 
 def to_map(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
     """Drop CLS and arrange patches: (B, 1+h*w, C) -> (B, C, h, w) in fp32."""
-    return tokens[:, 1:].mT.unflatten(2, grid).float()
+    patches: Tensor = tokens[:, 1:].mT.unflatten(2, grid)  # type: ignore[no-untyped-call]
+    return patches.float()
 
 
 class LinearSegmenter(nn.Module):

@@ -31,8 +31,8 @@ NOTE = (
     "there but not linearly separable."
 )
 PUBLISHED = (
-    "ImageNet-1K and variants, InternVL 2.5, table 14: not comparable with numbers on other data. The report's reading: "
-    "with next-token training linear separability falls while attention-pooled quality holds."
+    "ImageNet-1K and variants, InternVL 2.5, table 14: not comparable with numbers on other data. "
+    "The report's reading: with next-token training linear separability falls while attention-pooled quality holds."
 )
 
 
@@ -68,7 +68,9 @@ SEGMENTATION_NOTE = (
     "mIoU in % over the classes that occur, by sliding windows. `linear`: BN and 1x1 convolution on one frozen layer. "
     "`upernet`: UperNet on four frozen layers (head tuning). `full`: UperNet, the encoder trained as well."
 )
-SEGMENTATION_PUBLISHED = "InternVL 2.5, table 15: ADE20K and COCO-Stuff-164K, not comparable with numbers on other data."
+SEGMENTATION_PUBLISHED = (
+    "InternVL 2.5, table 15: ADE20K and COCO-Stuff-164K, not comparable with numbers on other data."
+)
 
 
 def write_segmentation(run_dir: Path, scores: Sequence[Score], settings: Mapping[str, object]) -> dict[str, Path]:

@@ -1,7 +1,7 @@
 """Train one segmentation head on one encoder and score it: linear, UperNet, or UperNet with the encoder trained too.
 
-    crops (B, 3, S, S) uint8 ─ encoder ─ maps of the chosen layers ─ head ─> logits ─ cross-entropy (255 ignored)
-    test picture ─ slide ─> classes ─> mIoU (torchmetrics), and a grid of picture, truth and prediction
+crops (B, 3, S, S) uint8 ─ encoder ─ maps of the chosen layers ─ head ─> logits ─ cross-entropy (255 ignored)
+test picture ─ slide ─> classes ─> mIoU (torchmetrics), and a grid of picture, truth and prediction
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
@@ -71,7 +71,8 @@ class SegmentationModule(L.LightningModule):
         encoder.resolve_depths(asked)  # refuses what the encoder does not have
         self.depths, self.weight_decay = asked, 0.0 if head == "linear" else config.weight_decay
         if self.trains_encoder:
-            self.tower = copy.deepcopy(encoder.tower).float().requires_grad_(True)
+            self.tower = copy.deepcopy(encoder.tower).requires_grad_(True).train()  # in eval mode no path drops
+            nn.Module.to(self.tower, torch.float32)
             set_drop_path(self.tower, config.drop_path_rate)
             encoder = Encoder(encoder.label, encoder.fingerprint, encoder.config, self.tower)
         self._encoder = (encoder,)  # hidden from nn.Module: a frozen encoder is not trained or saved
@@ -79,7 +80,7 @@ class SegmentationModule(L.LightningModule):
     def forward(self, pixel_values: Tensor) -> tuple[Tensor, Tensor | None]:
         """Segment crops: uint8 (B, 3, S, S) to logits (B, K, S, S), and auxiliary ones in training."""
         encoder = self._encoder[0]
-        encoder.tower.to(self.device)
+        encoder.move_to(self.device)
         patch = encoder.config.patch_size
         grid = (pixel_values.shape[2] // patch, pixel_values.shape[3] // patch)
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.trains_encoder):
@@ -143,7 +144,9 @@ class Segmenter:
     max_steps: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse crops that patches do not tile, and sets of other classes."""
+        """Refuse crops that patches do not tile, sets of other classes, and too few pictures."""
+        if len(self.train) < 2:
+            raise ConfigError(f"{self.train.name}: batch normalisation needs two training pictures at least")
         if self.config.crop_size % self.encoder.config.patch_size:
             raise ConfigError(
                 f"probe.segmentation.crop_size={self.config.crop_size} is no multiple of {self.encoder.label}'s "

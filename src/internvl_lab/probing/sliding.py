@@ -17,7 +17,9 @@ def windows(length: int, crop: int, stride: int) -> list[int]:
     return [min(k * stride, length - crop) for k in range(number)]
 
 
-def slide(segment: Callable[[Tensor], Tensor], picture: Tensor, crop: int, stride: int, size: tuple[int, int]) -> Tensor:
+def slide(
+    segment: Callable[[Tensor], Tensor], picture: Tensor, crop: int, stride: int, size: tuple[int, int]
+) -> Tensor:
     """Segment a picture window by window.
 
     Args:

@@ -1,7 +1,7 @@
 """Scores as tables: one row a number on disk, one row an encoder and head for readers.
 
-    probe.csv       every score: encoder, seed, head, depth, target, test, n, accuracy, ema_accuracy, learning_rate
-    layerwise.csv   over the seeds: encoder, head, depth, target, test, mean, spread, seeds   (target `mean`: of all)
+probe.csv       every score: encoder, seed, head, depth, target, test, n, accuracy, ema_accuracy, learning_rate
+layerwise.csv   over the seeds: encoder, head, depth, target, test, mean, spread, seeds   (target `mean`: of all)
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def headline(summaries: Sequence[Summary]) -> list[Summary]:
 
 
 def score_rows(summaries: Sequence[Summary]) -> tuple[list[str], list[list[str]]]:
-    """Lay summaries of one depth out as the report does: an encoder and head a row, a test a column, their average last.
+    """Lay summaries of one depth out as the report does: an encoder and head a row, a test a column, average last.
 
     Returns:
         (head of the table, rows); the last column is the gain over the linear head of the same encoder.

@@ -65,5 +65,5 @@ def random_box(size: tuple[int, int], rng: np.random.Generator) -> Box:
             return left, top, left + w, top + h
     aspect = min(max(width / height, ASPECT[0]), ASPECT[1])
     w, h = min(width, round(height * aspect)) or 1, min(height, round(width / aspect)) or 1
-    left, top = (width - w) / 2, (height - h) / 2
-    return left, top, left + w, top + h
+    x, y = (width - w) / 2, (height - h) / 2
+    return x, y, x + w, y + h
