@@ -152,4 +152,5 @@ def load_encoder(source: EncoderSource, dtype: str = "float32", attention: str =
     with torch.no_grad():
         for key in shapes:
             targets[key].copy_(opened.read(key))
-    return Encoder(source.label, source.fingerprint, config, tower.requires_grad_(False).eval())
+    tower.requires_grad_(False).train(False)
+    return Encoder(source.label, source.fingerprint, config, tower)

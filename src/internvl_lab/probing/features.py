@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -130,10 +131,10 @@ class Features:
         self.folder, self.num_rows = folder, num_rows
         folder.mkdir(parents=True, exist_ok=True)
         self._arrays = {name: self._map(f"{name}.bin", np.uint16, (num_rows, *shape)) for name, shape in shapes.items()}
-        self.valid: NDArray[np.uint8] = self._map(VALID_FILE, np.uint8, (num_rows,))
+        self.valid = self._map(VALID_FILE, np.uint8, (num_rows,))
         """(rows,) 1 = the picture could be read."""
 
-    def _map(self, name: str, dtype: type, shape: tuple[int, ...]) -> np.memmap:  # type: ignore[type-arg]
+    def _map(self, name: str, dtype: type, shape: tuple[int, ...]) -> np.memmap[Any, np.dtype[Any]]:
         path = self.folder / name
         new = not path.is_file() or path.stat().st_size != math.prod(shape) * np.dtype(dtype).itemsize
         return np.memmap(path, dtype, "w+" if new else "r+", shape=shape)

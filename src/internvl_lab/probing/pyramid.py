@@ -38,7 +38,7 @@ def pyramid_depths(num_layers: int, asked: Sequence[int] = ()) -> tuple[int, ...
 
 def to_map(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
     """Drop CLS and arrange patches: (B, 1+h*w, C) -> (B, C, h, w) in fp32."""
-    patches: Tensor = tokens[:, 1:].mT.unflatten(2, grid)  # type: ignore[no-untyped-call]
+    patches: Tensor = tokens[:, 1:].mT.unflatten(2, grid)
     return patches.float()
 
 
