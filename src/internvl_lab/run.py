@@ -1,6 +1,7 @@
 """Run an experiment: the only module that knows every room, and builds every part once.
 
 RunConfig ─ plan? ─ launcher and weights fit? ─ sweep? ──> run_study (a process a row)
+                                              ├ probe? ──> run_probe
                                               └ one run:
   with_shards ─> for each stage: model ─ initialise ─ module + datamodule ─ Trainer.fit ─ hand-over (run_stage)
               ─> evaluation on `val` ─> report.md metrics.json *.png ─> finished.json
@@ -39,6 +40,7 @@ from internvl_lab.prepare import (
 )
 from internvl_lab.run_folder import RunFolder
 from internvl_lab.run_plan import print_plan
+from internvl_lab.run_probe import print_probe_plan, run_probe
 from internvl_lab.run_stage import StageRunner
 from internvl_lab.run_study import run_sweep
 from internvl_lab.text import ChatTemplate
@@ -96,10 +98,12 @@ def _announce_stop(stop: RunStopped, requeue: bool) -> None:
 def _dispatch(config: RunConfig, invocation: Invocation, signals: StopSignals) -> float | None:
     """Plan, check, and run the study or the single run."""
     if config.plan:
-        print_plan(config)
+        print_plan(config) if config.probe is None else print_probe_plan(config.probe)
         return None
     refuse_multirun_launcher(config.trainer, invocation.multirun, invocation.launcher)
     check_trainer(config.trainer)
+    if config.probe is not None:
+        return run_probe(config, invocation.settings, invocation.overrides)
     check_attention(config.model, config.trainer)
     check_sources(config.init_from, config.model)
     if not config.stages and not config.sweep.axes:

@@ -10,6 +10,14 @@ from internvl_lab.config.data import (
     TilingConfig,
 )
 from internvl_lab.config.model import InitConfig, LanguageConfig, ModelConfig, ProjectorConfig, VisionConfig
+from internvl_lab.config.probe import (
+    ClassificationConfig,
+    ProbeConfig,
+    ProbeDataConfig,
+    ProbeSetConfig,
+    ProbeWorldConfig,
+    SegmentationConfig,
+)
 from internvl_lab.config.run import (
     CallbacksConfig,
     EvaluationConfig,
@@ -23,6 +31,7 @@ from internvl_lab.config.test_time import SamplingConfig, TestTimeConfig
 
 __all__ = [
     "CallbacksConfig",
+    "ClassificationConfig",
     "CurateConfig",
     "CurationConfig",
     "DataConfig",
@@ -36,6 +45,10 @@ __all__ = [
     "OptimizerConfig",
     "PackingConfig",
     "PathsConfig",
+    "ProbeConfig",
+    "ProbeDataConfig",
+    "ProbeSetConfig",
+    "ProbeWorldConfig",
     "ProjectorConfig",
     "RecipeConfig",
     "RuleConfig",
@@ -44,6 +57,7 @@ __all__ = [
     "SamplingConfig",
     "ScaleConfig",
     "SchedulerConfig",
+    "SegmentationConfig",
     "SourceConfig",
     "StageConfig",
     "SweepConfig",

@@ -8,6 +8,7 @@ from typing import Any
 from internvl_lab.config.checks import above_zero, at_least, check_logger, check_trainer
 from internvl_lab.config.data import DataConfig, PackingConfig, TilingConfig
 from internvl_lab.config.model import InitConfig, ModelConfig
+from internvl_lab.config.probe import ProbeConfig
 from internvl_lab.config.stage import OptimizerConfig, RecipeConfig, SchedulerConfig, StageConfig
 from internvl_lab.errors import ConfigError
 
@@ -95,6 +96,8 @@ class RunConfig:
     recipe: RecipeConfig = field(default_factory=RecipeConfig)
     stage: StageConfig | None = None
     """When set, only this stage runs instead of the recipe."""
+    probe: ProbeConfig | None = None
+    """When set, encoders are probed and no stage runs."""
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     sweep: SweepConfig = field(default_factory=SweepConfig)
     """With axes, `train.py` hands over to the study: one run a row."""

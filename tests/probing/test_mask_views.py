@@ -1,0 +1,66 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from internvl_lab.errors import SampleError
+from internvl_lab.probing.mask_views import TrainingMasks, jitter, scaled_size, training_view, window_view
+from internvl_lab.probing.masks import IGNORED, MaskSet
+
+
+def pair(width=60, height=40):
+    """A picture whose red channel is 40 x its class."""
+    mask = (np.arange(width)[None] * 4 // width + np.zeros((height, 1))).astype(np.uint8)
+    pixels = np.stack([mask * 40, mask * 0 + 7, mask * 0], -1)
+    return Image.fromarray(pixels), mask
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_picture_and_mask_stay_together(seed, monkeypatch):
+    monkeypatch.setattr("internvl_lab.probing.mask_views.jitter", lambda image, rng: image)
+    pixels, classes = training_view(*pair(), 28, np.random.default_rng(seed))
+    assert pixels.shape == (3, 28, 28)
+    assert pixels.dtype == torch.uint8
+    assert classes.shape == (28, 28)
+    known = classes != IGNORED
+    assert known.any()
+    error = (pixels[0].float() - 40 * classes).abs()[known]
+    assert error.median() == 0  # off only where bilinear meets nearest at an edge
+    assert pixels[:, ~known].sum() == 0
+
+
+def test_without_a_generator_the_whole_picture_is_squashed():
+    pixels, classes = training_view(*pair(), 28, None)
+    assert classes.unique().tolist() == [0, 1, 2, 3]
+    assert torch.equal(training_view(*pair(), 28, None)[0], pixels)
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"), [((600, 400), (756, 504)), ((400, 600), (504, 756)), ((504, 504), (504, 504))]
+)
+def test_the_shorter_side_is_the_crop(size, expected):
+    assert scaled_size(size, 504, 14) == expected
+
+
+@pytest.mark.parametrize("size", [(1, 5000), (5000, 1), (3, 2)])
+def test_extreme_aspects_are_bounded(size):
+    view = window_view(Image.new("RGB", size), 28, 14)
+    assert min(view.shape[1:]) == 28
+    assert max(view.shape[1:]) <= 4 * 28
+    training_view(Image.new("RGB", size), np.zeros((size[1], size[0]), np.uint8), 28, np.random.default_rng(0))
+
+
+def test_jitter_changes_colours_and_keeps_the_size():
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8))
+    found = [np.asarray(jitter(image, np.random.default_rng(seed))) for seed in range(8)]
+    assert {array.shape for array in found} == {(20, 30, 3)}
+    assert sum(not np.array_equal(array, np.asarray(image)) for array in found) >= 5
+
+
+def test_a_broken_picture_is_all_ignored():
+    def read(index):
+        raise SampleError("x", "corrupt_image")
+
+    pixels, classes = TrainingMasks(MaskSet("x", ("a",), 3, read), 28, 0)[0, 0]
+    assert pixels.sum() == 0
+    assert (classes == IGNORED).all()
