@@ -14,6 +14,7 @@ from internvl_lab.errors import InternVLLabError
 COMMANDS = {
     "shards": "convert the authors' meta JSON and JSONL files into indexed WebDataset shards",
     "index": "index a folder of shards and report what is wrong with it",
+    "inspect": "show what a configuration will read: shares, fill, histograms, encoded samples",
     "miniworld": "generate the embedded dataset",
     "tokenizer": "train the mini family's tokenizer on miniworld's text",
     "assets": "export a trained part as a shipped asset",
