@@ -111,7 +111,7 @@ def launch(job: Job, start: int, world_size: int, num_workers: int) -> list[Base
 
 def kill_at(job: Job, start: int, ranks: list[BaseProcess], lines: int) -> None:
     """SIGKILL all ranks with their workers as soon as rank 0 has read so many packs."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while len(read_lines(job, start, 0)) < lines:
         assert time.monotonic() < deadline and ranks[0].is_alive(), f"no {lines} packs in start {start}"
         time.sleep(0.001)
@@ -126,7 +126,7 @@ def kill_at(job: Job, start: int, ranks: list[BaseProcess], lines: int) -> None:
 def finish(ranks: list[BaseProcess]) -> None:
     """Wait for all ranks to end by themselves."""
     for process in ranks:
-        process.join(100)
+        process.join(300)
         assert process.exitcode == 0
 
 

@@ -302,7 +302,7 @@ def _check_mixture(stage: StageConfig, mixtures: Mapping[str, Mapping[str, Sourc
             f"({', '.join(mixtures) or 'empty'})"
         )
     sources = mixtures[stage.mixture]
-    absent = [name for name, source in sources.items() if "://" not in source.shards and not _is_folder(source.shards)]
+    absent = [name for name, source in sources.items() if not _may_hold_shards(source.shards)]
     if absent:
         key = f"data.mixtures.{stage.mixture}.{absent[0]}"
         others = f"; the same for {', '.join(absent[1:])}" if absent[1:] else ""
@@ -312,6 +312,6 @@ def _check_mixture(stage: StageConfig, mixtures: Mapping[str, Mapping[str, Sourc
         )
 
 
-def _is_folder(shards: str) -> bool:
-    """Tell whether a source's shards lie on this machine; "" would be the current folder."""
-    return bool(shards) and Path(shards).is_dir()
+def _may_hold_shards(shards: str) -> bool:
+    """Tell whether a source names shards: URLs and lists of tars are looked at later, "" would be this folder."""
+    return "://" in shards or shards.endswith(".tar") or (bool(shards) and Path(shards).is_dir())

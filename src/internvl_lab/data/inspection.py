@@ -284,15 +284,18 @@ def _show(dataset: PackDataset, source_id: int, row: int, batch: Batch) -> Shown
     """Add to an encoded sample where it comes from and how its tiles belong to its images."""
     mixture, encoder = dataset.plan.mixture, dataset.encoder
     index, config = mixture.indexes[source_id], mixture.configs[source_id]
-    sizes = [(int(index.width[i]), int(index.height[i])) for i in index.images_of(row)]
     kind = KINDS[int(index.kind[row])]
-    visual = encoder.tokens_per_image(sizes, config.max_tiles, kind == "video")
+    counts = [1] * batch.num_tiles  # of a video: a tile a frame
+    if kind != "video":
+        sizes = [(int(index.width[i]), int(index.height[i])) for i in index.images_of(row)]
+        tokens = encoder.tokens_per_image(sizes, config.max_tiles, False)
+        counts = [count // encoder.tiling.num_visual_tokens for count in tokens]
     return ShownSample(
         source=mixture.source_names[source_id],
         kind=KIND_NAMES[kind],
         shard=mixture.shard_of(source_id, row),
         batch=batch,
-        tiles_per_image=tuple(tokens // encoder.tiling.num_visual_tokens for tokens in visual),
+        tiles_per_image=tuple(counts),
         thumbnails=encoder.tiling.use_thumbnail and kind != "video",
     )
 
