@@ -57,7 +57,10 @@ def test_another_stage_two_sources_and_what_is_left_out(tmp_path, capsys):
         (["out=a", "out=b"], "inspect needs one out=DIR"),
         (["out=a", "foo=1"], "unknown key 'foo'"),
         (["out=a", "--samples", "-1"], "--samples must be at least 0"),
-        (["out=a", "data/mixture=nope"], "unknown choice 'data/mixture/nope'; choices in data/mixture: folders, intern"),
+        (
+            ["out=a", "data/mixture=nope"],
+            "unknown choice 'data/mixture/nope'; choices in data/mixture: folders, intern",
+        ),
     ],
 )
 def test_one_clear_line(overrides, message, capsys, tmp_path, monkeypatch):
@@ -72,5 +75,7 @@ def test_a_source_without_shards_says_which_key_to_set(tmp_path, capsys):
     overrides = ["data/mixture=internvl2_5", f"paths.data_dir={tmp_path}", f"out={tmp_path}/out"]
     assert main(["inspect", *overrides, "data.miniworld=null"]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("error: stage stage2: 22 of 22 sources have no shards: set data.mixtures.finetune.captioning.")
+    assert error.startswith(
+        "error: stage stage2: 22 of 22 sources have no shards: set data.mixtures.finetune.captioning."
+    )
     assert len(error.splitlines()) == 1

@@ -94,7 +94,9 @@ def test_refusal_names_what_changed(make: Make, template: ChatTemplate) -> None:
         "tiling, data.jpeg": make(data=replace(data, jpeg=quality), tiling=replace(make.cfg.tiling, max_tiles=2)),
     }
     for what, module in changed.items():
-        with pytest.raises(ResumeError, match=rf"stage stage1: {what} \(config\) changed.*data\.allow_changed_data=true"):
+        with pytest.raises(
+            ResumeError, match=rf"stage stage1: {what} \(config\) changed.*data\.allow_changed_data=true"
+        ):
             module.load_state_dict(state)
     with pytest.raises(ResumeError, match=r"packing \(config\) changed"):
         make(replace(STAGE, packs_per_step=2)).load_state_dict(state)
@@ -161,7 +163,9 @@ def test_the_sources_that_changed_are_named(make: Make, shards_dir: Path, tmp_pa
     with pytest.raises(ResumeError, match=r"the content of the shards of source7, source42 \(index\) changed"):
         make(data=replace(make.cfg.data, mixtures={"pretrain": sources})).load_state_dict(state)
     del sources["source3"]
-    with pytest.raises(ResumeError, match=r"the content of the shards \(index\) and data\.mixtures\.pretrain \(config\)"):
+    with pytest.raises(
+        ResumeError, match=r"the content of the shards \(index\) and data\.mixtures\.pretrain \(config\)"
+    ):
         make(data=replace(make.cfg.data, mixtures={"pretrain": sources})).load_state_dict(state)
 
 

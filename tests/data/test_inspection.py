@@ -33,7 +33,9 @@ def dataset_of(kit: SimpleNamespace, shards_dir: Path, template: ChatTemplate) -
 
 
 def test_shares_are_those_after_repeat(dataset_of: Callable[..., PackDataset]) -> None:
-    dataset = dataset_of(a=SourceConfig(repeat=3.0), b=SourceConfig(repeat=0.5, tasks=("one",), max_tiles=2, weight=2.0))
+    dataset = dataset_of(
+        a=SourceConfig(repeat=3.0), b=SourceConfig(repeat=0.5, tasks=("one",), max_tiles=2, weight=2.0)
+    )
     inspection = inspect_stage(dataset, "stage1", "pretrain", 40, 0)
     a, b = inspection.sources["a"], inspection.sources["b"]
     assert (a.found, a.used, a.unselected, a.repeat, a.max_tiles) == (100, 100, 0, 3.0, 6)
@@ -104,9 +106,7 @@ def test_shown_samples_are_different_and_as_the_loader_makes_them(dataset_of: Ca
         )
 
 
-def test_samples_that_fail_are_named_not_shown(
-    kit: SimpleNamespace, template: ChatTemplate, tmp_path: Path
-) -> None:
+def test_samples_that_fail_are_named_not_shown(kit: SimpleNamespace, template: ChatTemplate, tmp_path: Path) -> None:
     members = []
     for i in range(6):
         data = kit.picture(40, 40, i, "JPEG")

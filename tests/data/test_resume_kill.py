@@ -61,7 +61,10 @@ def job(sources: dict[str, SourceConfig], kit: SimpleNamespace, template: ChatTe
 
 @pytest.fixture(scope="module")
 def whole(
-    sources: dict[str, SourceConfig], kit: SimpleNamespace, template: ChatTemplate, tmp_path_factory: pytest.TempPathFactory
+    sources: dict[str, SourceConfig],
+    kit: SimpleNamespace,
+    template: ChatTemplate,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[list[driver.Line], list[str]]:
     """The uninterrupted stream, and its quarantine."""
     data = DataConfig(mixtures={"pretrain": sources}, max_bad_share=1.0)

@@ -49,9 +49,7 @@ def test_64_ranks_share_every_pack_equally(
     steps = 5
     numbers = []
     for rank in range(RANKS):
-        loader = PackLoader(
-            dataset, num_steps=steps, packs_per_step=packs_per_step, rank=rank, world_size=RANKS
-        )
+        loader = PackLoader(dataset, num_steps=steps, packs_per_step=packs_per_step, rank=rank, world_size=RANKS)
         numbers.append(loader.pack_numbers())
         assert len(numbers[-1]) == len(loader) == steps * packs_per_step // RANKS
     assert sorted(number for rank in numbers for number in rank) == list(range(steps * packs_per_step))
@@ -61,7 +59,9 @@ def test_64_ranks_share_every_pack_equally(
         assert of_step == set(range(step * packs_per_step, (step + 1) * packs_per_step))
 
 
-def test_64_ranks_read_every_sample_of_an_epoch_once(folder: Path, kit: SimpleNamespace, template: ChatTemplate) -> None:
+def test_64_ranks_read_every_sample_of_an_epoch_once(
+    folder: Path, kit: SimpleNamespace, template: ChatTemplate
+) -> None:
     plan = plan_of(folder, kit, template, RANKS)
     steps = 6
     packs = [plan.pack(number) for number in range(steps * RANKS)]
@@ -84,9 +84,7 @@ def test_a_wholly_bad_pack_keeps_its_place_with_no_weight(
     packing = PackingConfig(max_tokens=60, max_tiles=24, block_size=24, group_window=1)
     dataset = PackDataset(Plan(mixture, packing, 0, kit.cost, 2), kit.encoder, 0)
     steps = dataset.plan.packs_in_epoch(0) // 2
-    ranks = [
-        list(PackLoader(dataset, num_steps=steps, packs_per_step=2, rank=rank, world_size=2)) for rank in (0, 1)
-    ]
+    ranks = [list(PackLoader(dataset, num_steps=steps, packs_per_step=2, rank=rank, world_size=2)) for rank in (0, 1)]
     assert len(ranks[0]) == len(ranks[1]) == steps
     empty = [batch for rank in ranks for batch in rank if batch.sample_keys == [EMPTY_KEY]]
     assert empty and all(float(batch.loss_weights.sum()) == 0 for batch in empty)
@@ -99,9 +97,7 @@ def test_a_wholly_bad_pack_keeps_its_place_with_no_weight(
 
 
 @pytest.mark.slow
-def test_two_gloo_ranks_go_in_step(
-    folder: Path, kit: SimpleNamespace, template: ChatTemplate, run_dir: Path
-) -> None:
+def test_two_gloo_ranks_go_in_step(folder: Path, kit: SimpleNamespace, template: ChatTemplate, run_dir: Path) -> None:
     """A rank with fewer packs would leave the other waiting at the barrier of a step for ever."""
     data = DataConfig(mixtures={"pretrain": {"all": SourceConfig(shards=str(folder))}})
     cfg = RunConfig(seed=1, data=data, tiling=kit.tiling, packing=replace(kit.packing, packs_per_step=2))

@@ -18,7 +18,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-SITE = '''
+SITE = """
 import os, signal, sys
 
 kind, _, number = os.environ["KILL_WRITING"].partition(":")
@@ -41,7 +41,7 @@ def watch(event, args):
 
 
 sys.addaudithook(watch)
-'''
+"""
 STEPS, PACKS = 14, 2
 RUN = (
     "debug=tiny",

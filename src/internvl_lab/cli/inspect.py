@@ -19,7 +19,18 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Row = tuple[str, ...]
-SOURCE_HEAD = ("source", "samples", "repeat", "an epoch", "tokens", "tiles", "samples %", "tokens %", "tiles %", "left out")
+SOURCE_HEAD = (
+    "source",
+    "samples",
+    "repeat",
+    "an epoch",
+    "tokens",
+    "tiles",
+    "samples %",
+    "tokens %",
+    "tiles %",
+    "left out",
+)
 """`samples` counts each once; from `an epoch` on repeat factors are applied."""
 MIN_WIDTH = 112
 """Characters that the table of sources needs; a file or a pipe would get 80, with numbers cut off."""

@@ -201,7 +201,8 @@ def measure_fill(plan: Plan, num_packs: int) -> PackFill:
 
 def _rows(mixture: Mixture, source_id: int) -> Ints:
     """Return the rows of one source's index that the mixture uses."""
-    return mixture.sample[mixture.source_id == source_id]
+    rows: Ints = mixture.sample[mixture.source_id == source_id]
+    return rows
 
 
 def _source_tables(mixture: Mixture, repeat: Floats, max_tiles: int) -> dict[str, SourceTable]:
@@ -210,9 +211,7 @@ def _source_tables(mixture: Mixture, repeat: Floats, max_tiles: int) -> dict[str
     for source, _, _, reason, _ in mixture.skipped_samples:
         skipped[source][reason] += 1
     tables = {}
-    for i, (name, config, index) in enumerate(
-        zip(mixture.source_names, mixture.configs, mixture.indexes, strict=True)
-    ):
+    for i, (name, config, index) in enumerate(zip(mixture.source_names, mixture.configs, mixture.indexes, strict=True)):
         mine = mixture.source_id == i
         found, used = len(index) + len(index.problems), int(mine.sum())
         tables[name] = SourceTable(

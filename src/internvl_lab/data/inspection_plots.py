@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from internvl_lab.data.inspection import KIND_NAMES, Inspection
 
@@ -74,7 +74,7 @@ def _draw_tiles(axes: Axes, inspection: Inspection) -> None:
     bins = np.arange(most + 2) - 0.5 if most <= MAX_SEPARATE_BARS else np.linspace(-0.5, most + 0.5, BINS + 1)
     _stack(axes, inspection, inspection.tiles, bins)
     axes.set(xlabel="tiles a sample, thumbnails included", ylabel="samples an epoch", xlim=(-0.5, most + 0.5))
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _title(axes, inspection, f"at most {inspection.fill.max_tiles:,} fit a pack")
 
 
