@@ -163,9 +163,7 @@ def test_the_sources_that_changed_are_named(make: Make, shards_dir: Path, tmp_pa
     with pytest.raises(ResumeError, match=r"the content of the shards of source7, source42 \(index\) changed"):
         make(data=replace(make.cfg.data, mixtures={"pretrain": sources})).load_state_dict(state)
     del sources["source3"]
-    with pytest.raises(
-        ResumeError, match=r"the content of the shards \(index\) and data\.mixtures\.pretrain \(config\)"
-    ):
+    with pytest.raises(ResumeError, match=r"shards \(index\) and data\.mixtures\.pretrain \(config\)"):
         make(data=replace(make.cfg.data, mixtures={"pretrain": sources})).load_state_dict(state)
 
 
@@ -176,8 +174,8 @@ def test_sources_without_shards_are_refused_before_the_first_stage(make: Make, s
     }
     recipe = RecipeConfig(stages={"stage1": STAGE, "stage2": replace(STAGE, name="stage2", mixture="finetune")})
     expected = (
-        r"stage stage2: 2 of 3 sources have no shards: set data\.mixtures\.finetune\.b\.shards=DIR \(now '', which is no "
-        r"folder\) or drop the source with ~data\.mixtures\.finetune\.b; the same for c"
+        r"stage stage2: 2 of 3 sources have no shards: set data\.mixtures\.finetune\.b\.shards=DIR \(now '', which is "
+        r"no folder\) or drop the source with ~data\.mixtures\.finetune\.b; the same for c"
     )
     with pytest.raises(ConfigError, match=expected):
         make(data=replace(make.cfg.data, mixtures=mixtures), recipe=recipe)

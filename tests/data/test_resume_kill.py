@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import sys
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -35,7 +34,7 @@ STARTS = {
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory, kit: SimpleNamespace) -> dict[str, SourceConfig]:
-    """Every kind of sample, one source drawn fractionally, one shorter in tiles, and two pictures that do not decode."""
+    """Every kind of sample, fractional repeats, another tile limit, and two pictures that do not decode."""
     root = tmp_path_factory.mktemp("sources")
     write_shards((kit.sample(i) for i in range(60)), root / "much", 25)
     write_shards((kit.sample(i) for i in range(60, 90)), root / "little", 7)
@@ -134,4 +133,3 @@ def test_files_of_ranks_that_are_gone_are_cut_back_too(job: driver.Job) -> None:
     module.train_dataloader()
     kept = {path.name: path.read_text().count("\n") for path in job.folder.glob("quarantine*")}
     assert kept == {"quarantine.jsonl": 1, "quarantine.rank1.jsonl": 2, "quarantine.rank3.jsonl": 1}
-    replace(job).module(1, 2).train_dataloader()

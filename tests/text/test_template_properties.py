@@ -44,8 +44,7 @@ TEMPLATES = {
 LETTERS = st.characters(exclude_categories=("Cs",))
 SNIPPETS = st.sampled_from(
     ["\n", "\n\n", " ", "assistant\n", "user", "<image", "<|im_", "<ref>", "</box>", "\u0301", "红", "\u202e", "\x00"]
-    + ["\U0001f469\u200d\U0001f467", "0" * 20]
-)
+) | st.sampled_from(["\U0001f469\u200d\U0001f467", "0" * 20])
 TEXT = st.lists(st.text(LETTERS, max_size=8) | SNIPPETS, max_size=6).map("".join)
 SAFE = TEXT.filter(lambda text: not any(token in text for token in WRITTEN_BY_TEMPLATE))
 
