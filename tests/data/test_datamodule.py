@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -64,6 +65,7 @@ def test_state_is_small_and_resumes_behind_the_committed_step(make: Make) -> Non
     state = json.loads(json.dumps(module.state_dict()))
     assert len(json.dumps(state)) <= 1024
     assert set(state) >= {"version", "index", "config", "seed", "next_pack"} and state["next_pack"] == 28
+    assert len(json.dumps(state)) <= 600  # of one source
     resumed = make()
     resumed.load_state_dict(state)
     assert keys(resumed.train_dataloader()) == whole[28:]
@@ -79,16 +81,28 @@ def test_refusal_names_what_changed(make: Make, template: ChatTemplate) -> None:
     make().load_state_dict(state)
     with pytest.raises(ResumeError, match=r"stage stage1: the seed changed"):
         make(seed=6).load_state_dict(state)
-    changed = [
-        make(tiling=replace(make.cfg.tiling, max_tiles=2)),
-        make(packing=replace(make.cfg.packing, max_tokens=300)),
-        make(data=replace(make.cfg.data, loss_averaging="token")),
-        make(replace(STAGE, packs_per_step=2)),
-        make(cost=Cost(1.0, 2.0, 3.0)),
-    ]
-    for module in changed:
-        with pytest.raises(ResumeError, match=r"\(config\) changed"):
+    data, sources = make.cfg.data, make.cfg.data.mixtures
+    heavier = {"pretrain": {"all": replace(sources["pretrain"]["all"], weight=2.0)}}
+    quality = replace(data.jpeg, min_quality=80)
+    changed = {
+        "tiling": make(tiling=replace(make.cfg.tiling, max_tiles=2)),
+        "packing": make(packing=replace(make.cfg.packing, max_tokens=300)),
+        "the loss weights": make(data=replace(data, loss_averaging="token")),
+        "data.jpeg": make(data=replace(data, jpeg=quality)),
+        "data.mixtures.pretrain": make(data=replace(data, mixtures=heavier)),
+        "the model's cost": make(cost=Cost(1.0, 2.0, 3.0)),
+        "tiling, data.jpeg": make(data=replace(data, jpeg=quality), tiling=replace(make.cfg.tiling, max_tiles=2)),
+    }
+    for what, module in changed.items():
+        with pytest.raises(
+            ResumeError, match=rf"stage stage1: {what} \(config\) changed.*data\.allow_changed_data=true"
+        ):
             module.load_state_dict(state)
+    with pytest.raises(ResumeError, match=r"packing \(config\) changed"):
+        make(replace(STAGE, packs_per_step=2)).load_state_dict(state)
+    old = {name: value for name, value in state.items() if name != "parts"}
+    with pytest.raises(ResumeError, match=r"the settings of data, tiling, packing or template \(config\) changed"):
+        changed["tiling"].load_state_dict(old)
     with pytest.raises(ResumeError, match=r"\(index\) and the seed changed"):
         make().load_state_dict({**state, "index": "0" * 16, "seed": 1})
     with pytest.raises(ResumeError, match="version 0"):
@@ -104,8 +118,69 @@ def test_other_data_is_refused(make: Make, shards_dir: Path, tmp_path: Path) -> 
     with pytest.raises(ShardError, match=r"lacks 1 of its shards: shard-000003\.tar"):
         make(data=data).load_state_dict(state)
     (folder / "shards.json").unlink()
-    with pytest.raises(ResumeError, match="content of the shards"):
+    with pytest.raises(ResumeError, match=r"the content of the shards of all \(index\) changed"):
         make(data=data).load_state_dict(state)
+
+
+def test_changed_data_goes_on_when_asked(
+    make: Make, shards_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    module = make()
+    loader = module.train_dataloader()
+    keys(loader)  # the anchor lies behind the beginning
+    module.commit(7)
+    state = module.state_dict()
+    assert state["anchor"][0] > 0
+    folder = Path(shutil.copytree(shards_dir, tmp_path / "copy", ignore=shutil.ignore_patterns(".*", "shards.json")))
+    (folder / "shard-000003.tar").unlink()
+    mixtures = {"pretrain": {"all": SourceConfig(shards=str(folder), repeat=0.5)}}
+    data = replace(make.cfg.data, mixtures=mixtures, allow_changed_data=True)
+    changed = make(data=data)
+    with caplog.at_level(logging.WARNING):
+        changed.load_state_dict(state)
+    assert "the content of the shards of all (index) and data.mixtures.pretrain (config) changed" in caplog.text
+    assert "goes on at step 7" in caplog.text
+    whole = keys(make(data=data).train_dataloader())
+    assert keys(changed.train_dataloader()) == whole[28:]  # of the new order: the old anchor plays no part
+    again, careful = make(data=data), make(data=replace(data, allow_changed_data=False))
+    for resumed in (again, careful):  # once saved, the new data is what later starts must have
+        resumed.load_state_dict(changed.state_dict())
+        assert keys(resumed.train_dataloader()) == whole[28:]
+    caplog.clear()
+    make(data=replace(make.cfg.data, allow_changed_data=True)).load_state_dict(state)
+    assert not caplog.records  # nothing changed, nothing said
+
+
+def test_the_sources_that_changed_are_named(make: Make, shards_dir: Path, tmp_path: Path) -> None:
+    names = [f"source{i}" for i in range(100)]
+    sources = {name: SourceConfig(shards=str(shards_dir), repeat=0.01) for name in names}
+    state = make(data=replace(make.cfg.data, mixtures={"pretrain": sources})).state_dict()
+    assert len(json.dumps(state)) <= 1024
+    folder = Path(shutil.copytree(shards_dir, tmp_path / "copy", ignore=shutil.ignore_patterns(".*", "shards.json")))
+    (folder / "shard-000003.tar").unlink()
+    for name in ("source7", "source42"):
+        sources[name] = SourceConfig(shards=str(folder), repeat=0.01)
+    with pytest.raises(ResumeError, match=r"the content of the shards of source7, source42 \(index\) changed"):
+        make(data=replace(make.cfg.data, mixtures={"pretrain": sources})).load_state_dict(state)
+    del sources["source3"]
+    with pytest.raises(ResumeError, match=r"shards \(index\) and data\.mixtures\.pretrain \(config\)"):
+        make(data=replace(make.cfg.data, mixtures={"pretrain": sources})).load_state_dict(state)
+
+
+def test_sources_without_shards_are_refused_before_the_first_stage(make: Make, shards_dir: Path) -> None:
+    mixtures = {
+        "pretrain": {"all": SourceConfig(shards=str(shards_dir))},
+        "finetune": {"a": SourceConfig(shards=str(shards_dir)), "b": SourceConfig(), "c": SourceConfig(shards="/no")},
+    }
+    recipe = RecipeConfig(stages={"stage1": STAGE, "stage2": replace(STAGE, name="stage2", mixture="finetune")})
+    expected = (
+        r"stage stage2: 2 of 3 sources have no shards: set data\.mixtures\.finetune\.b\.shards=DIR \(now '', which is "
+        r"no folder\) or drop the source with ~data\.mixtures\.finetune\.b; the same for c"
+    )
+    with pytest.raises(ConfigError, match=expected):
+        make(data=replace(make.cfg.data, mixtures=mixtures), recipe=recipe)
+    mixtures["finetune"] = {"a": SourceConfig(shards="https://host/{000000..000009}.tar")}
+    make(data=replace(make.cfg.data, mixtures=mixtures), recipe=recipe)
 
 
 def test_stages_over_one_mixture_differ_in_order(make: Make) -> None:

@@ -168,3 +168,11 @@ def test_faults_name_the_sample(item: Record, images: list[bytes], reason: str) 
     with pytest.raises(SampleError) as caught:
         encode(item, images)
     assert (caught.value.key, caught.value.reason) == ("k0", reason)
+
+
+def test_weight_of_a_source_is_a_factor_on_the_loss_alone() -> None:
+    images = [picture(96, 64)]
+    plain, heavy = (encode(record(), images, source=SourceConfig(weight=weight)) for weight in (1.0, 2.5))
+    assert heavy.loss_weights.dtype == np.float32
+    assert np.array_equal(heavy.loss_weights, plain.loss_weights * np.float32(2.5)) and plain.loss_weights.any()
+    assert np.array_equal(heavy.labels, plain.labels) and np.array_equal(heavy.tiles, plain.tiles)

@@ -94,6 +94,35 @@ def test_fractions_are_random_and_exact_on_average(kit: SimpleNamespace, index: 
     assert counts.min() > 5 and counts.max() < 45  # 22 expected; "the first part" would give 400 and 0
 
 
+@pytest.mark.parametrize("repeat", [0.001, 0.3, 0.999, 1.0, 1.5, 2.7, 4.0])
+def test_any_repeat_is_exact_on_average_and_fair(kit: SimpleNamespace, index: ShardIndex, repeat: float) -> None:
+    mixture = mix(kit, a=(SourceConfig(repeat=repeat), index), b=(SourceConfig(repeat=0.5), index))
+    epochs = 300
+    counts = np.zeros((epochs, 100), int)
+    for epoch in range(epochs):
+        order = mixture.epoch_samples(11, epoch)
+        counts[epoch] = np.bincount(order[order < 100], minlength=100)
+    assert counts.min() >= int(repeat) and counts.max() <= -int(-repeat // 1)
+    drawn = counts.sum(1)
+    assert drawn.min() >= int(100 * repeat) and drawn.max() <= int(100 * repeat) + (repeat % 1 > 0)
+    assert drawn.mean() == pytest.approx(100 * repeat, abs=0.1)
+    # a sample's further round is a coin with probability p; 5 standard deviations over all 100 of them
+    p = repeat % 1
+    assert np.abs(counts.mean(0) - repeat).max() <= 5 * np.sqrt(p * (1 - p) / epochs) + 1e-9
+    # neither the first samples nor the first shard come more often than the last
+    halves = counts[:, :50].mean(), counts[:, 50:].mean()
+    assert halves[0] == pytest.approx(halves[1], abs=5 * np.sqrt(p * (1 - p) / (50 * epochs)) + 1e-9)
+
+
+def test_fractions_of_two_sources_are_drawn_apart(kit: SimpleNamespace, index: ShardIndex) -> None:
+    half = SourceConfig(repeat=0.5)
+    order = mix(kit, a=(half, index), b=(half, index)).epoch_samples(0, 0)
+    drawn = {"a": set((order[order < 100]).tolist()), "b": set((order[order >= 100] - 100).tolist())}
+    assert len(drawn["a"]) == len(drawn["b"]) == 50 and drawn["a"] != drawn["b"]
+    alone = mix(kit, a=(half, index)).epoch_samples(0, 0)
+    assert set(alone.tolist()) == drawn["a"]  # another source beside it changes nothing
+
+
 def test_order_is_a_function_of_seed_and_epoch(kit: SimpleNamespace, index: ShardIndex) -> None:
     mixture = mix(kit, a=(SourceConfig(), index))
     order = mixture.epoch_samples(1, 0)

@@ -9,7 +9,7 @@ NOTEBOOKS = sorted(path.name for path in FOLDER.glob("*.ipynb"))
 
 
 def test_there_are_notebooks():
-    assert "01_quickstart.ipynb" in NOTEBOOKS
+    assert {"01_quickstart.ipynb", "02_data_pipeline.ipynb"} <= set(NOTEBOOKS)
 
 
 @pytest.mark.slow

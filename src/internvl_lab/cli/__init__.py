@@ -14,6 +14,7 @@ from internvl_lab.errors import InternVLLabError
 COMMANDS = {
     "shards": "convert the authors' meta JSON and JSONL files into indexed WebDataset shards",
     "index": "index a folder of shards and report what is wrong with it",
+    "inspect": "show what a configuration will read: shares, fill, histograms, encoded samples",
     "curate": "drop what would make a model loop from conversation data, with a report",
     "curate review": "look at what curate flagged, and keep or reject it by hand",
     "miniworld": "generate the embedded dataset",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from internvl_lab.config.checks import at_least, share
+from internvl_lab.config.checks import above_zero, at_least, share
 from internvl_lab.errors import ConfigError
 
 
@@ -94,12 +94,15 @@ class SourceConfig:
     """Whether JPEG augmentation may act on this source (the report: images yes, video no)."""
     tasks: tuple[str, ...] = ()
     """Keep only records whose `task` field is one of these; empty = all."""
+    weight: float = 1.0
+    """Factor on the loss weights of this source's tokens: 2 lets them pull twice as hard as `repeat: 1` alone."""
 
     def __post_init__(self) -> None:
         """Refuse repeat factors outside (0, 4]. Source: InternVL 2.5, section 4.1."""
         if not 0 < self.repeat <= 4:
             raise ConfigError(f"data.mixture: repeat={self.repeat} must lie in (0, 4]")
         at_least(self, "data.mixture", 1, "max_tiles")
+        above_zero(self, "data.mixture", "weight")
 
 
 @dataclass(frozen=True)
@@ -147,6 +150,8 @@ class DataConfig:
     max_bad_share: float = 0.01
     """Share of samples that may fail to decode before the run stops."""
     max_bad_in_row: int = 100
+    allow_changed_data: bool = False
+    """Resume although shards or settings differ from the checkpoint's; what changed is logged as a warning."""
     system_message: str | None = None
     """System turn; null = the report's."""
 

@@ -6,7 +6,10 @@ The only Lightning importer in `data`. The state is what has been CONSUMED (`com
 from __future__ import annotations
 
 import logging
+import re
 import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ import numpy as np
 import torch
 
 from internvl_lab.atomic import write_atomic
-from internvl_lab.config import RunConfig, StageConfig
+from internvl_lab.config import RunConfig, SourceConfig, StageConfig
 from internvl_lab.data.encoding import SampleEncoder
 from internvl_lab.data.index import load_or_build_index
 from internvl_lab.data.loader import PackDataset, PackLoader
@@ -30,6 +33,10 @@ logger = logging.getLogger(__name__)
 STATE_VERSION = 1
 VAL_MIXTURE = "val"
 """Name of the mixture that `val_dataloader` reads."""
+MAX_NAMED_SOURCES = 100
+"""Sources whose content the state tells apart, 4 bytes each, so that it stays under 1 KB."""
+_SHARDS = "shards"
+_RANK_FILE = re.compile(r"quarantine\.rank(\d+)\.jsonl")
 
 
 class MultimodalDataModule(L.LightningDataModule):
@@ -42,16 +49,14 @@ class MultimodalDataModule(L.LightningDataModule):
         cost: cost model of a pack, from `models.flops`.
         run_dir: gets `quarantine.jsonl` (failures while training) and `skipped.jsonl` (samples never used).
     Raises:
-        ConfigError: the stage names a mixture that the configuration lacks.
+        ConfigError: this stage or another of the run names a mixture that the configuration lacks, or one with a source
+            that has no shards: said before the first step, not when its turn comes.
     """
 
     def __init__(self, cfg: RunConfig, stage: StageConfig, template: ChatTemplate, cost: Cost, run_dir: Path) -> None:
         super().__init__()
-        if stage.mixture not in cfg.data.mixtures:
-            raise ConfigError(
-                f"stage {stage.name}: stage.mixture={stage.mixture!r} is not in data.mixtures "
-                f"({', '.join(cfg.data.mixtures) or 'empty'})"
-            )
+        for each in (stage, *cfg.stages.values()):
+            _check_mixture(each, cfg.data.mixtures)
         self.cfg, self.stage, self.template, self.cost, self.run_dir = cfg, stage, template, cost, Path(run_dir)
         self.packs_per_step = cfg.packs_per_step(stage)
         self._plan: Plan | None = None
@@ -87,14 +92,13 @@ class MultimodalDataModule(L.LightningDataModule):
     def train_dataloader(self) -> PackLoader:
         """Return this rank's packs of the stage, from the committed position on."""
         self.setup()
-        quarantine = self._quarantine()
-        quarantine.cut_back(self._next_step, self._later_stages)
+        self._cut_back_quarantine()
         loader = PackLoader(
             PackDataset(self.plan, self._encoder(), self.plan_seed),
             num_steps=self.stage.max_steps,
             packs_per_step=self.packs_per_step,
             num_workers=self.cfg.data.num_workers,
-            quarantine=quarantine,
+            quarantine=self._quarantine(self._rank),
             **self._loader_settings(),
         )
         loader.set_position(self._next_step)
@@ -123,7 +127,7 @@ class MultimodalDataModule(L.LightningDataModule):
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs (JSON-able, under 1 KB): fingerprints, seed and the next pack.
 
-        `anchor` only saves time: it says where planning may begin.
+        `anchor` only saves time: it says where planning may begin. `parts` only names what has changed.
         """
         next_pack = self._next_step * self.packs_per_step
         return {
@@ -132,33 +136,36 @@ class MultimodalDataModule(L.LightningDataModule):
             "seed": self.cfg.seed,
             "next_pack": next_pack,
             "anchor": list(self.plan.anchor(next_pack)),
+            "parts": self._parts(),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue behind the committed position of another process.
 
         Raises:
-            ResumeError: the state belongs to other data, settings or another seed; says which.
+            ResumeError: the state belongs to other data, settings or another seed, and `data.allow_changed_data` is not
+                set; says what changed.
         """
         if state_dict.get("version") != STATE_VERSION:
             raise ResumeError(
                 f"the data state has version {state_dict.get('version')}, this program writes {STATE_VERSION}"
             )
-        expected = {**self._fingerprint(), "seed": self.cfg.seed}
-        meanings = {
-            "index": "the content of the shards (index)",
-            "config": "the settings of data, tiling, packing or template (config)",
-            "seed": "the seed",
-        }
-        changed = [meaning for name, meaning in meanings.items() if state_dict.get(name) != expected[name]]
-        if changed:
-            raise ResumeError(
-                f"cannot resume the data of stage {self.stage.name}: {' and '.join(changed)} changed since the "
-                "checkpoint was written; undo that, or start anew with fresh=true"
-            )
         self._next_step = int(state_dict["next_pack"]) // self.packs_per_step
-        if "anchor" in state_dict:
-            self.plan.seek(Anchor(*(int(value) for value in state_dict["anchor"])))
+        changed = self._changes(state_dict)
+        if not changed:
+            if "anchor" in state_dict:
+                self.plan.seek(Anchor(*(int(value) for value in state_dict["anchor"])))
+            return
+        if not self.cfg.data.allow_changed_data:
+            raise ResumeError(
+                f"cannot resume the data of stage {self.stage.name}: {changed} changed since the checkpoint was written; "
+                "undo that, start anew with fresh=true, or go on with data.allow_changed_data=true"
+            )
+        logger.warning(  # without the anchor, which names a place in the other plan
+            "stage %s: %s changed since the checkpoint was written; data.allow_changed_data=true goes on at step %d of "
+            "the new order, in which samples may come again or not at all",
+            self.stage.name, changed, self._next_step,
+        )  # fmt: skip
 
     def describe(self) -> dict[str, Any]:
         """Summarise the data for logs: samples, tokens and tiles by source, what is skipped, how full packs are."""
@@ -209,11 +216,20 @@ class MultimodalDataModule(L.LightningDataModule):
                 )
         return Mixture(sources, self.cfg.tiling, self.cfg.packing)
 
-    def _quarantine(self) -> QuarantineLog:
-        """Open this rank's log: one file a rank, because ranks cut theirs back at different times."""
-        name = "quarantine.jsonl" if self._rank == 0 else f"quarantine.rank{self._rank}.jsonl"
+    def _quarantine(self, rank: int) -> QuarantineLog:
+        """Open a rank's log: one file a rank, because ranks cut theirs back at different times."""
+        name = "quarantine.jsonl" if rank == 0 else f"quarantine.rank{rank}.jsonl"
         data = self.cfg.data
         return QuarantineLog(self.run_dir / name, self.stage.name, data.max_bad_share, data.max_bad_in_row)
+
+    def _cut_back_quarantine(self) -> None:
+        """Forget what is read again; rank 0 also in the files of ranks that only an earlier start had."""
+        ranks = {self._rank}
+        if self._rank == 0:
+            found = (_RANK_FILE.fullmatch(path.name) for path in self.run_dir.glob("quarantine.rank*.jsonl"))
+            ranks |= {int(match[1]) for match in found if match and int(match[1]) >= self._world_size}
+        for rank in ranks:
+            self._quarantine(rank).cut_back(self._next_step, self._later_stages)
 
     @property
     def _later_stages(self) -> list[str]:
@@ -238,3 +254,64 @@ class MultimodalDataModule(L.LightningDataModule):
         encoding = [self.template.fingerprint, repr(data.jpeg), data.loss_averaging, data.weight_unit, self.stage.name]
         encoding += ["regions"] if data.region_targets else []
         return {"index": plan["index"], "config": hash16([plan["config"], encoding])}
+
+    def _parts(self) -> dict[str, str]:
+        """Hash each thing that the fingerprint covers to 4 digits: enough to name what changed, in little room."""
+        cfg, sources = self.cfg, self.cfg.data.mixtures[self.stage.mixture]
+        settings = [[name, asdict(replace(source, shards=""))] for name, source in sources.items()]
+        parts: dict[str, Any] = {
+            f"data.mixtures.{self.stage.mixture}": settings,
+            "tiling": asdict(cfg.tiling),
+            "packing": [asdict(cfg.packing), self.packs_per_step],
+            "data.jpeg": asdict(cfg.data.jpeg),
+            "the loss weights": [cfg.data.loss_averaging, cfg.data.weight_unit, cfg.data.region_targets],
+            "tokenizer or system message": self.template.fingerprint,
+            "the model's cost": asdict(self.cost),
+            "the stage's name": self.stage.name,
+        }
+        contents = [hash16(index.fingerprint)[:4] for index in self.plan.mixture.indexes[:MAX_NAMED_SOURCES]]
+        return {_SHARDS: "".join(contents), **{name: hash16(value)[:4] for name, value in parts.items()}}
+
+    def _changes(self, state: dict[str, Any]) -> str:
+        """Say what differs from a saved state; "" if nothing does."""
+        expected = {**self._fingerprint(), "seed": self.cfg.seed}
+        changed = {name for name, value in expected.items() if state.get(name) != value}
+        said, parts = state.get("parts", {}), self._parts()
+        settings = [name for name in parts if name != _SHARDS and name in said and said[name] != parts[name]]
+        sources = _changed_sources(said.get(_SHARDS, ""), parts[_SHARDS], self.plan.mixture.source_names)
+        meanings = {
+            "index": f"the content of the shards{' of ' if sources else ''}{', '.join(sources)} (index)",
+            "config": f"{', '.join(settings) or 'the settings of data, tiling, packing or template'} (config)",
+            "seed": "the seed",
+        }
+        return " and ".join(meaning for name, meaning in meanings.items() if name in changed)
+
+
+def _changed_sources(before: str, now: str, names: Sequence[str]) -> list[str]:
+    """Name the sources whose hashes of 4 digits differ; none where the number of sources differs too."""
+    if len(before) != len(now):
+        return []
+    return [name for i, name in enumerate(names) if before[4 * i : 4 * i + 4] != now[4 * i : 4 * i + 4]]
+
+
+def _check_mixture(stage: StageConfig, mixtures: Mapping[str, Mapping[str, SourceConfig]]) -> None:
+    """Refuse a stage whose mixture does not exist, or has a source without shards."""
+    if stage.mixture not in mixtures:
+        raise ConfigError(
+            f"stage {stage.name}: stage.mixture={stage.mixture!r} is not in data.mixtures "
+            f"({', '.join(mixtures) or 'empty'})"
+        )
+    sources = mixtures[stage.mixture]
+    absent = [name for name, source in sources.items() if not _may_hold_shards(source.shards)]
+    if absent:
+        key = f"data.mixtures.{stage.mixture}.{absent[0]}"
+        others = f"; the same for {', '.join(absent[1:])}" if absent[1:] else ""
+        raise ConfigError(
+            f"stage {stage.name}: {len(absent)} of {len(sources)} sources have no shards: set {key}.shards=DIR "
+            f"(now {sources[absent[0]].shards!r}, which is no folder) or drop the source with ~{key}{others}"
+        )
+
+
+def _may_hold_shards(shards: str) -> bool:
+    """Tell whether a source names shards: URLs and lists of tars are looked at later, "" would be this folder."""
+    return "://" in shards or shards.endswith(".tar") or (bool(shards) and Path(shards).is_dir())

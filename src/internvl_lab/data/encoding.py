@@ -95,7 +95,7 @@ class SampleEncoder:
         Args:
             images: the bytes of the record's images (or frames), in the order of the placeholders.
             seed, epoch: with the record's key they fix the augmentation, whatever worker or order the sample comes in.
-            source: gives the tile limit and whether JPEG augmentation may act.
+            source: gives the tile limit, whether JPEG augmentation may act, and a factor on the loss weights.
             augment: False switches augmentation off (validation).
 
         Raises:
@@ -112,6 +112,7 @@ class SampleEncoder:
             rng = sample_rng(seed, epoch, f"{record.key}/regions")
             sizes = [(picture.shape[1], picture.shape[0]) for picture in pictures]
             self._add_regions(record, sizes, (limit, thumbnail), encoded.input_ids, labels, weights, rng)
+        weights *= np.float32(source.weight)
         tiles = self._stack(groups)
         if augment and source.jpeg and self.jpeg.enabled and not record.is_video and len(tiles):
             tiles = jpeg_augment(tiles, self.jpeg, sample_rng(seed, epoch, record.key))

@@ -37,6 +37,7 @@ IGNORED = (
     "ckpt_path",
     "fresh",
     "plan",
+    "data.allow_changed_data",
     "data.journal",
     "data.num_workers",
     "data.prefetch_factor",
