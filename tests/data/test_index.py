@@ -11,14 +11,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from internvl_lab.data.index import (
-    MAX_OPEN_SHARDS,
-    ShardIndex,
-    _OpenShards,
-    build_index,
-    load_or_build_index,
-    read_member,
-)
+from internvl_lab.data.index import ShardIndex, build_index, load_or_build_index, read_member
+from internvl_lab.data.locations import MAX_OPEN_SHARDS, OpenShards
 from internvl_lab.errors import ShardError
 from internvl_lab.text import ChatTemplate
 
@@ -65,7 +59,7 @@ def test_sidecar_is_used_until_a_shard_changes(
 ) -> None:
     first = load_or_build_index(folder, template)
     with monkeypatch.context() as patch:
-        patch.setattr("internvl_lab.data.index.build_index", lambda *_: pytest.fail("built again"))
+        patch.setattr("internvl_lab.data.index._build", lambda *_: pytest.fail("built again"))
         again = load_or_build_index(folder, template)
     assert same(first, again) and again.fingerprint == first.fingerprint and again.shards == first.shards
     os.utime(folder / "shard-000000.tar", ns=(1, 1))
@@ -172,7 +166,7 @@ def test_shard_that_shrinks_or_goes_away_later(folder: Path, template: ChatTempl
 
 
 def test_open_shards_are_bounded_and_new_stamps_open_anew(tmp_path: Path) -> None:
-    shards = _OpenShards()
+    shards = OpenShards()
     files = []
     for i in range(MAX_OPEN_SHARDS + 3):
         path = tmp_path / f"{i}"

@@ -142,7 +142,7 @@ class Plan:
         packs = max(1, sum(len(block) for block in blocks))
         bound = tokens = tiles = samples = 0
         for positions in (np.concatenate(block) for block in blocks):
-            sizes = self.mixture.tokens[positions], self.mixture.tiles[positions]
+            sizes = self.mixture.sizes(positions, self.seed, 0)  # of videos, the sizes of one epoch
             bound += lower_bound(*sizes, self.packing.max_tokens, self.packing.max_tiles)
             samples, tokens, tiles = samples + len(positions), tokens + int(sizes[0].sum()), tiles + int(sizes[1].sum())
         return {
@@ -172,7 +172,7 @@ class Plan:
         order keeps the window from running from cheap to dear.
         """
         packs = self._stream(window * self.window_size, self.window_size)
-        costs = np.array([self._cost(positions) for _, positions in packs])
+        costs = np.array([self._cost(*self.mixture.sizes(positions, self.seed, epoch)) for epoch, positions in packs])
         steps = np.argsort(costs, kind="stable").reshape(-1, self.packs_per_step)
         rng = np.random.default_rng([self.seed, window, _WINDOW_STREAM])
         ordered = [step[i] for step in rng.permutation(steps) for i in balanced_order(costs[step])]
@@ -207,7 +207,8 @@ class Plan:
         rows = order[len(order) * block // count : len(order) * (block + 1) // count]
         rng = np.random.default_rng([self.seed, epoch, block, _BLOCK_STREAM])
         limits = self.packing.max_tokens, self.packing.max_tiles
-        return [rows[pack] for pack in pack_block(self.mixture.tokens[rows], self.mixture.tiles[rows], *limits, rng)]
+        tokens, tiles = self.mixture.sizes(rows, self.seed, epoch)
+        return [rows[pack] for pack in pack_block(tokens, tiles, *limits, rng)]
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
         """Return the order of an epoch's samples."""
@@ -217,9 +218,8 @@ class Plan:
         """Count the blocks of an epoch; 0 if chance gave it no sample (a small source with repeat < 1)."""
         return -(-len(self._order(epoch)) // self.packing.block_size)
 
-    def _cost(self, positions: NDArray[np.int64]) -> float:
-        """Model the cost of one pack."""
-        tokens, tiles = self.mixture.tokens[positions], self.mixture.tiles[positions]
+    def _cost(self, tokens: NDArray[np.int64], tiles: NDArray[np.int64]) -> float:
+        """Model the cost of one pack from the sizes of its samples."""
         squares = float(np.square(tokens).sum())
         return (
             self.cost.tokens * float(tokens.sum())

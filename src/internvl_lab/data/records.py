@@ -35,6 +35,8 @@ class Record:
     is_video: bool
     metadata: Mapping[str, Any]
     """All other fields of the JSON object, for example `task` and `answer`."""
+    max_tokens: int | None = None
+    """The encoder cuts the end of the text at this many tokens; None = nowhere. See `long_samples`."""
 
 
 def parse_record(raw: Mapping[str, Any], key: str, num_images: int | None = None) -> Record:
