@@ -79,7 +79,5 @@ def frame_line_tokens(template: ChatTemplate, max_frames: int) -> NDArray[np.int
         return template.turn_lengths([Turn("human", text)], [0] * text.count(IMAGE_PLACEHOLDER))[1][0]
 
     alone = length(f"{IMAGE_PLACEHOLDER}\n")
-    lines = [
-        length(f"{IMAGE_PLACEHOLDER}\nFrame-{k}: {IMAGE_PLACEHOLDER}\n") - alone for k in range(2, max_frames + 1)
-    ]
+    lines = [length(f"{IMAGE_PLACEHOLDER}\nFrame-{k}: {IMAGE_PLACEHOLDER}\n") - alone for k in range(2, max_frames + 1)]
     return np.cumsum([0, 0, *lines])[: max_frames + 1].astype(np.int32)

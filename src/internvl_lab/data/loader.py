@@ -88,7 +88,10 @@ class PackDataset(Dataset[Batch]):
             source_id=source_id,
             augment=self.augment,
         )
-        planned, found = mixture.size_of(source_id, row, self.plan.seed, epoch), (len(sample.input_ids), len(sample.tiles))
+        planned, found = (
+            mixture.size_of(source_id, row, self.plan.seed, epoch),
+            (len(sample.input_ids), len(sample.tiles)),
+        )
         if planned != found:  # would break the limits of the pack
             raise SampleError(record.key, "index_mismatch", f"planned (tokens, tiles) {planned}, found {found}")
         return sample

@@ -20,6 +20,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -178,8 +179,9 @@ def _expand(text: str) -> tuple[str, tuple[str, ...]]:
     from webdataset.shardlists import expand_urls  # here, because webdataset takes a second to import
 
     urls = expand_urls(text)
-    base = os.path.commonprefix([url.rpartition("/")[0] + "/" for url in urls]).rpartition("/")[0]
-    return base or ".", tuple(url[len(base) :].lstrip("/") for url in urls)
+    folders = [url.split("/")[:-1] for url in urls]
+    shared = [parts[0] for parts in takewhile(lambda parts: len(set(parts)) == 1, zip(*folders, strict=False))]
+    return "/".join(shared) or ".", tuple("/".join(url.split("/")[len(shared) :]) for url in urls)
 
 
 def _listed(manifest: Mapping[str, Any], place: object) -> list[str]:

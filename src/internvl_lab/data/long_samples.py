@@ -144,9 +144,7 @@ def cut_text(encoded: EncodedText, max_tokens: int | None) -> EncodedText:
     """
     if max_tokens is None or len(encoded.input_ids) <= max_tokens:
         return encoded
-    return EncodedText(
-        encoded.input_ids[:max_tokens], encoded.labels[:max_tokens], encoded.response_ids[:max_tokens]
-    )
+    return EncodedText(encoded.input_ids[:max_tokens], encoded.labels[:max_tokens], encoded.response_ids[:max_tokens])
 
 
 def rounds_of(turns: Sequence[Turn]) -> list[range]:

@@ -1,8 +1,9 @@
 """Join sources into one table of samples with the room each needs in a pack, and order it for an epoch.
 
 ```
-{name: (SourceConfig, ShardIndex)} ──> columns source_id, sample, tokens, tiles ── epoch_samples(seed, epoch) ──> order
-                                                                                       read(sample, seed, epoch) ──> Record, images
+{name: (SourceConfig, ShardIndex)} ──> columns source_id, sample, tokens, tiles
+                                         ├─ epoch_samples(seed, epoch) ──> order, for the plan
+                                         └─ read(source, sample, seed, epoch) ──> Record and images, for the loader
 ```
 
 A sample is a row of its source's index or, with numbers from there on, a part of a row that was split. How many frames
@@ -27,8 +28,7 @@ from internvl_lab.data.columns import Ints
 from internvl_lab.data.frames import draw_count, draw_frames, frame_rng, keep_frames
 from internvl_lab.data.index import ShardIndex
 from internvl_lab.data.long_samples import Part, part_key, part_record
-from internvl_lab.data.records import Record, parse_record
-from internvl_lab.data.scan import parse_json
+from internvl_lab.data.records import Record, parse_line, parse_record
 from internvl_lab.data.selection import Selection, select
 from internvl_lab.errors import ConfigError
 
@@ -78,7 +78,9 @@ class Mixture:
         """(source, shard, key, reason, detail) of each."""
         self.fitted: Counter[str] = Counter()
         """What was made to fit: `truncated` samples, `split` samples, and the `parts` that these became."""
-        selections = [select(*pair, tiling, packing, long_samples) for pair in zip(self.configs, self.indexes, strict=True)]
+        selections = [
+            select(*pair, tiling, packing, long_samples) for pair in zip(self.configs, self.indexes, strict=True)
+        ]
         for name, selection in zip(self.source_names, selections, strict=True):
             self._note(name, selection)
         if not any(len(selection.sample) for selection in selections):
@@ -150,7 +152,7 @@ class Mixture:
         index = self.indexes[source_id]
         row, part = self._locate(source_id, sample)
         key, images = index.key[row], list(index.images_of(row))
-        raw = parse_json(index.read_json(row), key)
+        raw = parse_line(index.read_json(row), key)
         low, high = self._frame_limits(self._position(source_id, sample))
         if high:
             frames = draw_frames(len(images), low, high, frame_rng(seed, epoch, key))

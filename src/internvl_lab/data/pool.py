@@ -46,7 +46,9 @@ def map_in_order(function: Callable[[A], B], items: Iterable[A], num_workers: in
         while pending:
             yield pending.popleft().result()
     except BrokenProcessPool as error:
-        raise InternVLLabError(f"a worker process died, perhaps for lack of memory: use fewer workers ({error})") from error
+        raise InternVLLabError(
+            f"a worker process died, perhaps for lack of memory: use fewer workers ({error})"
+        ) from error
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -67,17 +69,16 @@ def progress_bar(enabled: bool | None = None) -> Progress:
     return Progress(*columns, console=Console(stderr=True), disable=not shown)
 
 
-_function: Callable[[Any], Any] | None = None
+_work: list[Callable[[Any], Any]] = []
+"""What this process does as a worker."""
 
 
 def _begin(function: Callable[[Any], Any]) -> None:
     """Prepare a worker."""
-    global _function
     exit_with_parent()
-    _function = function
+    _work.append(function)
 
 
 def _call(item: Any) -> Any:
     """Do one item's work in a worker."""
-    assert _function is not None
-    return _function(item)
+    return _work[-1](item)

@@ -6,7 +6,8 @@ URL ── fsspec, retries with growing waits ──> NAME.partial ── size, 
 ```
 
 Processes share the cache through file locks, which end with their holder: whoever locks `NAME.partial` downloads, the
-others wait for it; a file that is open through `ShardCache.open` is not evicted. A download appears whole or not at all.
+others wait for it; a file that is open through `ShardCache.open` is not evicted. A download appears whole or not at
+all.
 """
 
 from __future__ import annotations
@@ -168,7 +169,7 @@ def open_filesystem(url: str) -> tuple[Any, str]:
     if url.startswith(("http://", "https://")):
         import aiohttp
 
-        # The default gives a whole file five minutes, which is too little for large shards and too much for a dead server.
+        # The default gives a whole file five minutes: too little for large shards, too much for a dead server.
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=READ_S)
         options["client_kwargs"] = {"timeout": timeout}
     try:

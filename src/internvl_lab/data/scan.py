@@ -9,7 +9,6 @@ Damage to the file is a `ShardError`; a fault of one sample becomes a line in `p
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import warnings
@@ -24,7 +23,8 @@ from PIL import Image
 
 from internvl_lab.data.columns import Table, TextColumn, starts
 from internvl_lab.data.long_samples import RoundSizes, measure_rounds
-from internvl_lab.data.records import Record, parse_record
+from internvl_lab.data.records import Record, parse_line, parse_record
+from internvl_lab.data.shards import IMAGE_SUFFIXES
 from internvl_lab.data.tar_walk import Member, walk_tar
 from internvl_lab.data.transforms import read_image_size
 from internvl_lab.errors import SampleError, ShardError
@@ -36,8 +36,6 @@ HEADER_BYTES = 64 * 1024
 """Beginning of an image that is read first; nearly every header lies inside."""
 _NAME = re.compile(r"^((?:.*/|)[^.]+)[.]([^/]*)$")
 """Splits KEY.SUFFIX at the first dot of the file name. Source: `webdataset.tariterators.base_plus_ext`."""
-IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "gif", "webp", "bmp", "tif", "tiff", "ppm")
-"""Members that count as images; others (captions, classes, masks of other tools) are passed over."""
 _NUMBERED = re.compile(rf"^(?:(\d+)\.)?(?:{'|'.join(IMAGE_SUFFIXES)})$", re.IGNORECASE)
 
 Problem = tuple[str, str, str, str]
@@ -151,7 +149,7 @@ def _scan_sample(scan: ShardScan, key: str, parts: dict[str, Member], fd: int, t
         raise SampleError(key, "missing_member", "no .json member")
     located = parts["json"]
     payload = read_extent(fd, located.offset, located.size, scan.name)
-    raw = parse_json(payload, key)
+    raw = parse_line(payload, key)
     images = image_members(key, parts, raw)
     record = parse_record(raw, key, len(images))
     sizes = measure_rounds(record, template)
@@ -175,21 +173,6 @@ def read_extent(fd: int, offset: int, size: int, name: str) -> bytes:
     if len(data) != size:
         raise ShardError(f"shard {name} is shorter than its index says: {len(data)} of {size} bytes at {offset}")
     return data
-
-
-def parse_json(payload: bytes, key: str) -> dict[str, Any]:
-    """Parse a sample's JSON member.
-
-    Raises:
-        SampleError: `bad_json`.
-    """
-    try:
-        raw = json.loads(payload)
-    except (ValueError, RecursionError) as error:
-        raise SampleError(key, "bad_json", str(error)) from error
-    if not isinstance(raw, dict):
-        raise SampleError(key, "bad_json", "not a JSON object")
-    return raw
 
 
 def image_members(key: str, parts: dict[str, Member], raw: dict[str, Any]) -> list[Member]:

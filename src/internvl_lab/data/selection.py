@@ -153,9 +153,7 @@ def _split(
     def tiles_of(first: int, stop: int) -> int:
         """Count the tiles of images that are all a part has."""
         images = range(first_image + first, first_image + stop)
-        return sum(
-            _image_tiles(int(index.width[i]), int(index.height[i]), len(images), config, tiling) for i in images
-        )
+        return sum(_image_tiles(int(index.width[i]), int(index.height[i]), len(images), config, tiling) for i in images)
 
     parts, unfit = Splitter(
         prefix=int(index.text_tokens[row]) - sum(tokens),
