@@ -184,12 +184,12 @@ def _read_sample(raw: dict[str, Any], key: str, root: Path, stored_frames: int) 
     if isinstance(raw.get("video"), str) and raw["video"]:
         clip = parse_clip(raw.get("clip"), key)
         images = read_frames(_inside(root, raw["video"], key), key, stored_frames, clip)
+        parse_record(raw, key, len(images))
     else:
         names = parse_record(raw, key).images
         images = [_read_file(_inside(root, name, key), key) for name in names]
     for _, data in images:
         read_image_size(data, key)
-    parse_record(raw, key, len(images))
     return RawSample(key, raw, tuple(images))
 
 
