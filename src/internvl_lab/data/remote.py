@@ -187,7 +187,8 @@ def _download(url: str, target: Path, size: int, sha256: str | None) -> None:
     if size >= 0 and found != size:
         raise ShardError(f"{found} bytes came, {size} were expected")
     if sha256 is None:
-        walk_tar(target)
+        if not walk_tar(target):
+            raise ShardError(f"{found} bytes came that hold no file")
         return
     with target.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
