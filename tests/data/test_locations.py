@@ -41,7 +41,9 @@ def test_braces(text: str, base: str, names: tuple[str, ...]) -> None:
     assert "::" not in text or urls == text.split("::")
 
 
-def test_numbered_files_share_the_folder_s_index_with_other_shards(shards_dir: Path, template: ChatTemplate, tmp_path: Path) -> None:
+def test_numbered_files_share_the_folder_s_index_with_other_shards(
+    shards_dir: Path, template: ChatTemplate, tmp_path: Path
+) -> None:
     folder = Path(shutil.copytree(shards_dir, tmp_path / "s", ignore=shutil.ignore_patterns(".*")))
     part = load_or_build_index(f"{folder}/shard-{{000001..000002}}.tar", template)
     assert part.key.tolist() == [f"s{i:05d}" for i in range(25, 75)]

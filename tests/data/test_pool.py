@@ -32,8 +32,9 @@ def test_results_come_in_order_and_items_as_needed(num_workers: int) -> None:
 
     def items() -> Iterator[int]:
         nonlocal taken
-        for taken in range(1000):
+        while taken < 1000:
             yield taken
+            taken += 1
 
     results = map_in_order(square, items(), num_workers)
     assert [next(results) for _ in range(5)] == [0, 1, 4, 9, 16]

@@ -165,9 +165,7 @@ def test_missing_shard_and_missing_manifest(
     assert server.asked.count("shard-000001.tar") <= 4  # a missing file is not asked for again and again
 
 
-def test_damaged_remote_shard_is_named(
-    base: str, cache: ShardCache, served: Path, template: ChatTemplate
-) -> None:
+def test_damaged_remote_shard_is_named(base: str, cache: ShardCache, served: Path, template: ChatTemplate) -> None:
     (served / "shards.json").unlink()
     shard = served / "shard-000003.tar"
     shard.write_bytes(shard.read_bytes()[:-15000])
