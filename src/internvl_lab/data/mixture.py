@@ -175,6 +175,15 @@ class Mixture:
         index, (row, _) = self.indexes[source_id], self._locate(source_id, sample)
         return index.shard_set.location(int(index.shard[row]))
 
+    def index_rows(self, source_id: int, samples: Ints) -> Ints:
+        """Return the rows of the source's index that samples (n,) come from: (n,); those of parts come again."""
+        num_rows, parts = len(self.indexes[source_id]), self._parts[source_id]
+        if not parts:
+            return samples
+        parents = np.array([row for row, _ in parts])
+        rows: Ints = np.where(samples < num_rows, samples, parents[np.maximum(samples - num_rows, 0)])
+        return rows
+
     def describe(self) -> dict[str, dict[str, int]]:
         """Sum samples, tokens and tiles of each source (one round, without `repeat`)."""
         table = {}
@@ -187,12 +196,7 @@ class Mixture:
     def _source_stream(self, source_id: int, rng: np.random.Generator) -> NDArray[np.int64]:
         """Concatenate the rounds of one source: positions in the columns."""
         mine = np.flatnonzero(self.source_id == source_id)
-        rows = self.sample[mine]
-        if self._parts[source_id]:
-            parents = np.array([row for row, _ in self._parts[source_id]])
-            num_rows = len(self.indexes[source_id])
-            rows = np.where(rows < num_rows, rows, parents[np.maximum(rows - num_rows, 0)])
-        shard = self.indexes[source_id].shard[rows]
+        shard = self.indexes[source_id].shard[self.index_rows(source_id, self.sample[mine])]
         whole, fraction = divmod(self.configs[source_id].repeat, 1.0)
         drawn = int(len(mine) * fraction + rng.random())  # rounds up as often as the fraction demands: exact on average
         rounds = [np.arange(len(mine))] * int(whole) + [np.sort(rng.permutation(len(mine))[:drawn])]

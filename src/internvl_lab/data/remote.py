@@ -163,7 +163,8 @@ def open_filesystem(url: str) -> tuple[Any, str]:
     Raises:
         ConfigError: no driver knows the URL, or it is not installed.
     """
-    from fsspec.core import url_to_fs  # here, because it takes 0.3 s to import and local shards do not need it
+    # here, because it takes 0.3 s to import and local shards do not need it
+    from fsspec.core import url_to_fs  # type: ignore[import-untyped]
 
     options: dict[str, Any] = {}
     if url.startswith(("http://", "https://")):

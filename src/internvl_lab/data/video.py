@@ -168,7 +168,8 @@ def _is_cut(container: InputContainer, stream: VideoStream, times: Sequence[int]
 def _decoded(container: InputContainer, stream: VideoStream, chosen: Sequence[int], keys: list[int]) -> Iterator[Any]:
     """Yield the frames at the chosen time stamps as images, jumping to a key frame where that saves decoding."""
     container.seek(min([*keys[:1], chosen[0]]), stream=stream)
-    frames, position = container.decode(stream), -(2**62)
+    frames: Iterator[Any] = container.decode(stream)
+    position = -(2**62)
     for wanted in chosen:
         if position >= wanted:  # a packet without a picture; the frame behind it has been given
             continue

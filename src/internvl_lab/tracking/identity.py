@@ -37,6 +37,8 @@ IGNORED = (
     "ckpt_path",
     "fresh",
     "plan",
+    "data.cache_dir",
+    "data.cache_gb",
     "data.journal",
     "data.num_workers",
     "data.prefetch_factor",
