@@ -63,12 +63,12 @@ class Task:
 
 
 def read_tasks(
-    shards_dir: Path, template: ChatTemplate, names: Sequence[str] = (), limit: int | None = None
+    shards_dir: Path | str, template: ChatTemplate, names: Sequence[str] = (), limit: int | None = None
 ) -> tuple[list[Task], ShardIndex]:
     """Collect the tasks that a folder of shards holds.
 
     Args:
-        shards_dir: WebDataset tars whose records carry `task` and `answer`.
+        shards_dir: a folder or URLs of WebDataset tars whose records carry `task` and `answer`.
         template: makes the index (its token counts), nothing else.
         names: tasks wanted, in this order; empty = all, in order of appearance.
         limit: at most so many questions a task, the first in shard order.
