@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from internvl_lab.data.conversion import JOURNAL, Job, Source, _convert, convert_source, cut_jobs, join_rejected
-from internvl_lab.data.pool import map_in_order
+from internvl_lab.data.conversion import (
+    JOURNAL,
+    Job,
+    Source,
+    SourceReport,
+    _convert,
+    _note,
+    convert_source,
+    cut_jobs,
+    join_rejected,
+)
+from internvl_lab.data.quarantine import to_lines
 from internvl_lab.errors import ConfigError, ShardError
 
 BEGIN = Job(-1, 0, 1, 0, 0)
@@ -65,32 +78,20 @@ def test_workers_change_no_byte(source: Source, tmp_path: Path, num_workers: int
 def test_goes_on_behind_the_last_whole_entry(source: Source, tmp_path: Path, tear: int) -> None:
     """As after a kill at any moment: shards beyond the journal, torn lines in both files, litter of a writer."""
     convert_source(source, tmp_path / "whole", 0, False)
-    convert_source(source, tmp_path / "again", 0, False)
     work = tmp_path / "again" / ".mine.partial"
-    (tmp_path / "again" / "mine").rename(work)
+    shutil.copytree(tmp_path / "whole" / "mine", work)
     (work / "shards.json").unlink()
-    results = list(map_in_order(lambda job: _convert(job, source, work), cut_jobs(source.annotation, 10, BEGIN), 0))
-    entries = [{"version": 1}, *results[:3]]
-    _write_journal(work, source, results[: len(entries) - 1], tear)
+    with (work / JOURNAL).open("wb") as journal, (work / "rejected.jsonl").open("wb") as rejected:
+        journal.write(to_lines([source.settings()]).encode())
+        for job in islice(cut_jobs(source.annotation, 10, BEGIN), 3):
+            _note(_convert(job, source, work), journal, rejected, SourceReport(), [])
+        rejected.write(b'{"key": "torn"'[:tear])
+        journal.write(b'{"job": {"sha'[:tear])
     (work / ".shard-000004.tar.77.partial").write_bytes(b"half")
     os.utime(work / "shard-000000.tar", ns=(1, 1))
     convert_source(source, tmp_path / "again", 0, False)
     assert (tmp_path / "again" / "mine" / "shard-000000.tar").stat().st_mtime_ns == 1  # kept, not made again
     assert content(tmp_path / "again" / "mine") == content(tmp_path / "whole" / "mine")
-
-
-def _write_journal(work: Path, source: Source, done: list[object], tear: int) -> None:
-    """Write the journal of an interrupted run by converting only the first jobs."""
-    rejected = (work / "rejected.jsonl").read_bytes()
-    from internvl_lab.data.conversion import SourceReport, _note, to_lines
-
-    with (work / JOURNAL).open("wb") as journal, (work / "rejected.jsonl").open("wb") as stream:
-        journal.write(to_lines([json.loads(json.dumps(source.settings()))]).encode())
-        for result in done:
-            _note(result, journal, stream, SourceReport(), [])  # type: ignore[arg-type]
-        kept = stream.tell()
-        stream.write(rejected[kept : kept + tear])
-        journal.write(b'{"job": {"sha'[:tear])
 
 
 def test_other_settings_are_refused(source: Source, tmp_path: Path) -> None:
@@ -102,8 +103,6 @@ def test_other_settings_are_refused(source: Source, tmp_path: Path) -> None:
 
 
 def test_two_runs_at_once_are_refused(source: Source, tmp_path: Path) -> None:
-    import fcntl
-
     (tmp_path / ".mine.partial").mkdir()
     with (tmp_path / ".mine.partial" / JOURNAL).open("a+b") as journal:
         fcntl.flock(journal, fcntl.LOCK_EX)
@@ -146,5 +145,4 @@ def test_kill_9_and_the_same_command_again(source: Source, tmp_path: Path) -> No
     assert start("killed").wait(120) == 0
     whole = content(tmp_path / "whole" / "mine")
     assert len(whole) > 100 and content(tmp_path / "killed" / "mine") == whole
-    for name in ("rejected.jsonl",):
-        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert (tmp_path / "killed" / "rejected.jsonl").read_bytes() == (tmp_path / "whole" / "rejected.jsonl").read_bytes()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
 NAMED = 20
 """Problems that are logged one by one; `--report` names all."""
 NO_LIMIT = 2**31
-_FULL, _MINI = (448, 256, 12), (112, 16, 6)
-"""(tile size, visual tokens of a tile, tiles of a sample's images): of the report's models, of the mini family."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, default=None, help="processes; default: one a processor")
     parser.add_argument("--max-tokens", type=int, help="also name samples of more tokens, visual ones included")
     parser.add_argument("--max-tiles", type=int, help="also name samples of more tiles, thumbnails included")
-    parser.add_argument("--image-tiles", type=int, help="tiling.max_tiles; default: 12, for `mini` 6")
+    parser.add_argument("--image-tiles", type=int, help="tiling.max_tiles; default: that of the scale")
     parser.add_argument("--report", type=Path, help="file that gets every problem, one JSON object a line")
 
 
@@ -62,10 +61,11 @@ def execute(args: argparse.Namespace) -> None:
 
 def _problems(args: argparse.Namespace, index: ShardIndex) -> list[Problem]:
     """Return the problems of the index and the samples over the limits."""
-    from internvl_lab.config import PackingConfig, SourceConfig, TilingConfig
+    from internvl_lab.config import PackingConfig, SourceConfig
+    from internvl_lab.config.compose import compose
     from internvl_lab.data.selection import select
 
-    tile_size, num_visual_tokens, image_tiles = _MINI if args.tokenizer == "mini" else _FULL
-    tiling = TilingConfig(tile_size, num_visual_tokens, max_tiles=args.image_tiles or image_tiles)
+    tiling = compose(["scale=mini" if args.tokenizer == "mini" else "scale=full"]).tiling
+    tiling = replace(tiling, max_tiles=args.image_tiles or tiling.max_tiles)
     packing = PackingConfig(max_tokens=args.max_tokens or NO_LIMIT, max_tiles=args.max_tiles or NO_LIMIT)
     return select(SourceConfig(), index, tiling, packing, "skip").problems

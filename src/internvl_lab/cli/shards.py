@@ -7,6 +7,8 @@ import logging
 import shlex
 from pathlib import Path
 
+from internvl_lab.constants import STORED_FRAMES
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add this command's options."""
@@ -17,7 +19,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--stored-frames",
         type=int,
-        default=64,
+        default=STORED_FRAMES,
         help="most frames kept of a video; training draws from them (%(default)s)",
     )
 

@@ -26,6 +26,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from internvl_lab.constants import STORED_FRAMES
 from internvl_lab.data.pool import map_in_order, progress_bar
 from internvl_lab.data.quarantine import to_lines
 from internvl_lab.data.shards import (
@@ -37,7 +38,6 @@ from internvl_lab.data.shards import (
     write_manifest,
     write_shard,
 )
-from internvl_lab.data.video import STORED_FRAMES
 from internvl_lab.errors import ConfigError, SampleError, ShardError
 
 JOURNAL, REJECTED = "journal.jsonl", "rejected.jsonl"

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from internvl_lab.atomic import write_atomic
+from internvl_lab.constants import STORED_FRAMES
 from internvl_lab.data.conversion import (
     REJECTED,
     Source,
@@ -29,7 +30,6 @@ from internvl_lab.data.conversion import (
     convert_source,
     join_rejected,
 )
-from internvl_lab.data.video import STORED_FRAMES
 from internvl_lab.errors import ConfigError
 
 logger = logging.getLogger(__name__)

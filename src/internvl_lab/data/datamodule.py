@@ -209,9 +209,8 @@ class MultimodalDataModule(L.LightningDataModule):
 
     def _index(self, source: SourceConfig) -> ShardIndex:
         """Load or build the index of one source."""
-        data = self.cfg.data
-        cache = ShardCache(Path(data.cache_dir).expanduser(), int(data.cache_gb * 1e9))
-        return load_or_build_index(source.shards, self.template, data.num_workers, cache)
+        cache = ShardCache.from_settings(self.cfg.data)
+        return load_or_build_index(source.shards, self.template, self.cfg.data.num_workers, cache)
 
     def _quarantine(self) -> QuarantineLog:
         """Open this rank's log: one file a rank, because ranks cut theirs back at different times."""

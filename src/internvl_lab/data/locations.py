@@ -26,15 +26,15 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from internvl_lab.config import DataConfig
 from internvl_lab.data.columns import Ints
-from internvl_lab.data.remote import DEFAULT_CACHE, ShardCache, is_remote
+from internvl_lab.data.remote import ShardCache, is_remote
 from internvl_lab.data.scan import read_extent
 from internvl_lab.data.shards import MANIFEST
 from internvl_lab.errors import ConfigError, ShardError
 
 MAX_OPEN_SHARDS = 64
 """Shard files a process keeps open."""
-DEFAULT_CACHE_BYTES = 50 * 10**9
 ASKED_AT_ONCE = 16
 """Remote shards whose size is asked for at the same time."""
 
@@ -124,14 +124,14 @@ def locate_shards(shards: str | Path, cache: ShardCache | None = None) -> ShardS
 
     Args:
         shards: see the module's table.
-        cache: for remote shards; None = one of `DEFAULT_CACHE_BYTES` in the user's cache folder.
+        cache: for remote shards; None = as `DataConfig` has it by default.
     Raises:
         ShardError: nothing is there, or a shard is missing.
         ConfigError: a URL that means nothing here.
     """
     text = str(shards).removeprefix("file://")
     if is_remote(text):
-        return _locate_remote(text, cache or ShardCache(DEFAULT_CACHE.expanduser(), DEFAULT_CACHE_BYTES))
+        return _locate_remote(text, cache or ShardCache.from_settings(DataConfig()))
     if text.startswith("pipe:"):
         raise ConfigError(f"shards {text}: what a program writes cannot be indexed; give a folder or URLs of tars")
     if not text.endswith(".tar") or Path(text).is_dir():

@@ -21,9 +21,6 @@ from internvl_lab.constants import IMAGE_PLACEHOLDER
 from internvl_lab.data.records import Record
 from internvl_lab.text.template import ChatTemplate, EncodedText, Turn
 
-POLICIES = ("skip", "truncate_text", "split")
-"""Values of `data.long_samples`."""
-
 
 @dataclass(frozen=True)
 class RoundSizes:

@@ -24,12 +24,12 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 from urllib.parse import quote
 
+from internvl_lab.config import DataConfig
 from internvl_lab.data.tar_walk import walk_tar
 from internvl_lab.errors import ConfigError, ShardError
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_CACHE = Path("~/.cache/internvl_lab")
 CONNECT_S, READ_S = 30.0, 60.0
 """Seconds that a web server may take to answer, and between two pieces of a file."""
 PARTIAL = ".partial"
@@ -47,6 +47,11 @@ class ShardCache:
     """How often a transfer is tried."""
     wait_s: float = 1.0
     """Seconds before the second attempt; each further wait is twice as long."""
+
+    @classmethod
+    def from_settings(cls, data: DataConfig) -> ShardCache:
+        """Return the cache that the settings name."""
+        return cls(Path(data.cache_dir).expanduser(), int(data.cache_gb * 1e9))
 
     def open(self, url: str, size: int = -1, sha256: str | None = None) -> BinaryIO:
         """Open a remote file, fetching it where it is not here yet. It stays while the result is open.

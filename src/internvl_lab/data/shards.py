@@ -25,10 +25,11 @@ from pathlib import Path
 from typing import Any
 
 from internvl_lab.atomic import write_atomic
+from internvl_lab.constants import STORED_FRAMES
 from internvl_lab.data.pool import progress_bar
 from internvl_lab.data.records import parse_line, parse_record
 from internvl_lab.data.transforms import read_image_size
-from internvl_lab.data.video import STORED_FRAMES, parse_clip, read_frames
+from internvl_lab.data.video import parse_clip, read_frames
 from internvl_lab.errors import ConfigError, SampleError
 
 logger = logging.getLogger(__name__)

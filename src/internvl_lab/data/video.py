@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageSequence
 
+from internvl_lab.constants import STORED_FRAMES
 from internvl_lab.data.frames import spread_frames
 from internvl_lab.data.transforms import MAX_PIXELS
 from internvl_lab.errors import ConfigError, SampleError
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
-STORED_FRAMES = 64
-"""Frames of a video that are stored at most: twice `MAX_FRAMES`, so that each drawn one has a choice of two."""
 FRAME_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 FRAME_QUALITY = 95
 """JPEG quality of the frames of video files, which are lossy themselves."""
