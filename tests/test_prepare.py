@@ -106,6 +106,8 @@ def test_a_run_without_held_out_shards_goes_on_without_scores(tmp_path, caplog):
         located = with_shards(compose(overrides))
     assert "val" not in located.data.mixtures
     assert "no held-out shards" in caplog.text
+    remote = with_shards(compose([*overrides, "data.mixtures.val.val.shards='s3://bucket/val'"]))
+    assert remote.data.mixtures["val"]["val"].shards == "s3://bucket/val"
 
 
 def test_attention_that_cannot_run_is_refused_before_anything_is_built():

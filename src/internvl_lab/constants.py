@@ -47,4 +47,6 @@ LORA_KEY = "lora"
 
 MIN_FRAMES = 8
 MAX_FRAMES = 32
-"""Frames kept of a video, drawn between these when shards are made. Source: InternVL 2.5, section 4.1."""
+"""Frames that a video gives in training, drawn between these. Source: InternVL 2.5, section 4.1."""
+STORED_FRAMES = 64
+"""Most frames of a video that shards hold: twice `MAX_FRAMES`, so that each drawn one has a choice of two."""

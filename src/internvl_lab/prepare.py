@@ -22,6 +22,7 @@ from internvl_lab.checkpoints.tensors import PROVENANCE_FILE, weight_files
 from internvl_lab.config import ModelConfig, RunConfig, SourceConfig
 from internvl_lab.constants import PARTS
 from internvl_lab.data.miniworld import ensure_shards
+from internvl_lab.data.remote import is_remote
 from internvl_lab.errors import ConfigError, MissingWeightsError
 from internvl_lab.models import check_tiles, resolve
 from internvl_lab.text import ChatTemplate, load_tokenizer
@@ -181,7 +182,8 @@ def with_shards(config: RunConfig) -> RunConfig:
         for name, sources in config.data.mixtures.items()
         if name in used
     }
-    absent = [s.shards for s in mixtures.get(VAL_MIXTURE, {}).values() if not Path(s.shards).is_dir()]
+    held_out = [source.shards for source in mixtures.get(VAL_MIXTURE, {}).values()]
+    absent = [s for s in held_out if not (is_remote(s) or s.endswith(".tar") or Path(s).is_dir())]
     if absent:
         log.warning("no held-out shards in %s: this run has no validation loss and no scores", ", ".join(absent))
         del mixtures[VAL_MIXTURE]

@@ -179,7 +179,7 @@ def _evaluate(config: RunConfig, template: ChatTemplate, weights: Path, folder: 
         load_model(weights, attention=config.model.attention).to("cuda" if on_gpu else "cpu"),
         template,
         config.tiling,
-        Path(sources[0].shards),
+        sources[0].shards,
         config.evaluation,
         predictions_dir=folder.path / "predictions",
         progress=Console().is_terminal,

@@ -75,9 +75,10 @@ def test_overrides_of_any_source_name(tmp_path: Path, names: list[str], keys: li
     assert found == dict(zip(keys, expected, strict=True))
 
 
-def test_frames_are_limited(meta: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="min_frames=4 and max_frames=3 do not fit"):
-        convert(meta, tmp_path / "out", min_frames=4, max_frames=3)
+def test_numbers_are_checked(meta: Path, tmp_path: Path) -> None:
+    for name in ("stored_frames", "samples_per_shard"):
+        with pytest.raises(ConfigError, match=f"{name}=0 must be at least 1"):
+            convert(meta, tmp_path / "out", **{name: 0})
 
 
 def test_existing_source_is_not_overwritten(meta: Path, tmp_path: Path) -> None:
@@ -85,6 +86,15 @@ def test_existing_source_is_not_overwritten(meta: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="two exists already"):
         convert(meta, tmp_path / "out", progress=False)
     assert not (tmp_path / "out" / "one").exists()
+
+
+def test_the_same_command_again_changes_nothing(meta: Path, tmp_path: Path) -> None:
+    first = convert(meta, tmp_path / "out", progress=False)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.tar")}
+    assert convert(meta, tmp_path / "out", progress=False) == first
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.tar")} == before
+    with pytest.raises(ConfigError, match="one exists already, made from something else"):
+        convert(meta, tmp_path / "out", samples_per_shard=7)
 
 
 def test_interruption_leaves_no_source_folder(meta: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import fsspec
 import lightning as L
 import pytest
 import torch
@@ -302,3 +303,28 @@ def test_through_lightning_resume_loses_and_repeats_nothing(make: Make, tmp_path
     first = fit(make, tmp_path, 6).seen
     rest = fit(make, tmp_path, 10, tmp_path / "last.ckpt").seen
     assert first + rest == whole
+
+
+def test_long_samples_are_made_to_fit_where_the_settings_say_so(make: Make) -> None:
+    packing = replace(make.cfg.packing, max_tokens=45)
+    cut = make(packing=packing, data=replace(make.cfg.data, long_samples="truncate_text"))
+    skipped, fitted = make(packing=packing).plan.mixture, cut.plan.mixture
+    assert skipped.skipped["over_max_tokens"] - fitted.skipped["over_max_tokens"] == fitted.fitted["truncated"] > 0
+    batches = list(cut.train_dataloader())
+    assert all(batch.bad_samples == [] and batch.num_tokens <= 45 for batch in batches)
+    with pytest.raises(ResumeError, match=r"\(config\) changed"):
+        make(packing=packing).load_state_dict(cut.state_dict())
+
+
+def test_remote_shards_go_through_the_cache_of_the_settings(make: Make, shards_dir: Path, tmp_path: Path) -> None:
+    """fsspec's files in memory stand for a bucket."""
+    files = fsspec.filesystem("memory")
+    for path in [*shards_dir.glob("*.tar"), shards_dir / "shards.json"]:
+        files.pipe(f"/bucket/{path.name}", path.read_bytes())
+    mixtures = {"pretrain": {"all": SourceConfig(shards="memory://bucket")}}
+    data = replace(make.cfg.data, mixtures=mixtures, cache_dir=str(tmp_path / "cache"), cache_gb=1e-9)
+    remote, local = make(data=data), make()
+    remote.prepare_data()
+    assert keys(remote.train_dataloader()) == keys(local.train_dataloader())
+    assert remote.plan.fingerprint == local.plan.fingerprint
+    assert len(list((tmp_path / "cache" / "shards").rglob("*.tar"))) == 1

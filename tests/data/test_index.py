@@ -10,15 +10,16 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import webdataset as wds
+from PIL import Image
 
-from internvl_lab.data.index import (
-    MAX_OPEN_SHARDS,
-    ShardIndex,
-    _OpenShards,
-    build_index,
-    load_or_build_index,
-    read_member,
-)
+from internvl_lab.config import SourceConfig
+from internvl_lab.data.index import ShardIndex, build_index, load_or_build_index, read_member
+from internvl_lab.data.loader import PackDataset
+from internvl_lab.data.mixture import Mixture
+from internvl_lab.data.plan import Plan
+from internvl_lab.data.scan import ShardScan, scan_shard
+from internvl_lab.data.shards import write_shards
 from internvl_lab.errors import ShardError
 from internvl_lab.text import ChatTemplate
 
@@ -47,6 +48,69 @@ def test_columns_address_the_bytes(shards_dir: Path, template: ChatTemplate, kit
     assert index.task[1] == "one"
 
 
+def test_shards_of_webdataset_s_own_writers_are_taken_as_they_are(
+    tmp_path: Path, template: ChatTemplate, kit: SimpleNamespace
+) -> None:
+    picture = Image.new("RGB", (60, 40), "red")
+    talk, two = kit.talk(), kit.talk("<image> or <image>?")
+    samples: list[dict[str, object]] = [
+        {"__key__": "a/0000", "json": {"conversations": talk}},
+        {"__key__": "a/0001", "json": {"conversations": talk, "image": "coco/1.jpg"}, "jpg": picture},
+        {"__key__": "a/0002", "json": {"conversations": two}, "1.png": picture, "0.jpeg": picture, "txt": "caption"},
+        {"__key__": "b/0003", "json": {"conversations": talk, "video": "v.mp4"}, "0.png": picture, "1.png": picture},
+    ]
+    with wds.ShardWriter(str(tmp_path / "%06d.tar"), maxcount=2, verbose=0) as writer:
+        for sample in samples:
+            writer.write(sample)
+    with wds.TarWriter(str(tmp_path / "more.tar")) as writer:
+        writer.write({"__key__": "last", "json": {"conversations": talk}})
+    index = build_index(tmp_path, template)
+    assert index.key.tolist() == [*(sample["__key__"] for sample in samples), "last"] and index.problems == []
+    assert index.kind.tolist() == [0, 1, 2, 3, 0] and index.shard.tolist() == [0, 0, 1, 1, 2]
+    mixture = Mixture({"a": (SourceConfig(), index)}, kit.tiling, kit.packing)
+    dataset = PackDataset(Plan(mixture, kit.packing, 0, kit.cost, 1), kit.encoder, 0)
+    packs = [dataset[number] for number in range(dataset.plan.packs_in_epoch(0))]
+    assert sorted(key for pack in packs for key in pack.sample_keys) == sorted(index.key)
+    assert all(pack.bad_samples == [] for pack in packs)
+
+
+def test_only_changed_shards_are_scanned_again(
+    folder: Path, template: ChatTemplate, kit: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = load_or_build_index(folder, template)
+    scanned: list[str] = []
+
+    def spy(path: Path, template: ChatTemplate, name: str) -> ShardScan:
+        scanned.append(name)
+        return scan_shard(path, template, name)
+
+    monkeypatch.setattr("internvl_lab.data.index.scan_shard", spy)
+    (folder / "shards.json").unlink()
+    write_shards([kit.sample(i) for i in (25, 26, 200)], folder / "new", 3)
+    os.replace(folder / "new" / "shard-000000.tar", folder / "shard-000001.tar")
+    kit.write_tar(folder / "shard-000004.tar", [("x.json", kit.record_bytes()), ("y.json", b"{")])
+    (folder / "shard-000003.tar").unlink()
+    (folder / "shard-000004.tar").rename(folder / "shard-000003.tar")
+    second = load_or_build_index(folder, template)
+    assert scanned == ["shard-000001.tar", "shard-000003.tar"]
+    assert same(second, build_index(folder, template)) and second.fingerprint != first.fingerprint
+    assert [problem[:2] for problem in second.problems] == [("shard-000003.tar", "y")]
+    scanned.clear()
+    (folder / "shard-000002.tar").unlink()
+    (folder / "shard-000003.tar").rename(folder / "shard-000002.tar")  # the time is the old one's
+    third = load_or_build_index(folder, template)
+    assert scanned == ["shard-000002.tar"] and same(third, build_index(folder, template))
+
+
+def test_a_key_that_is_free_again_comes_back(tmp_path: Path, template: ChatTemplate, kit: SimpleNamespace) -> None:
+    for name in ("a", "b"):
+        kit.write_tar(tmp_path / f"{name}.tar", [("x.json", kit.record_bytes()), (f"{name}.json", kit.record_bytes())])
+    assert load_or_build_index(tmp_path, template).key.tolist() == ["x", "a", "b"]
+    kit.write_tar(tmp_path / "a.tar", [("a.json", kit.record_bytes(task="new"))])
+    index = load_or_build_index(tmp_path, template)
+    assert index.key.tolist() == ["a", "x", "b"] and index.problems == []
+
+
 def test_processes_change_nothing(shards_dir: Path, template: ChatTemplate) -> None:
     assert same(build_index(shards_dir, template, num_workers=2), build_index(shards_dir, template))
 
@@ -65,7 +129,7 @@ def test_sidecar_is_used_until_a_shard_changes(
 ) -> None:
     first = load_or_build_index(folder, template)
     with monkeypatch.context() as patch:
-        patch.setattr("internvl_lab.data.index.build_index", lambda *_: pytest.fail("built again"))
+        patch.setattr("internvl_lab.data.index._build", lambda *_: pytest.fail("built again"))
         again = load_or_build_index(folder, template)
     assert same(first, again) and again.fingerprint == first.fingerprint and again.shards == first.shards
     os.utime(folder / "shard-000000.tar", ns=(1, 1))
@@ -169,15 +233,3 @@ def test_shard_that_shrinks_or_goes_away_later(folder: Path, template: ChatTempl
     (folder / "shard-000003.tar").unlink()
     with pytest.raises(ShardError, match=r"shard-000003\.tar cannot be read"):
         read_member(index, 3, 0, 10)
-
-
-def test_open_shards_are_bounded_and_new_stamps_open_anew(tmp_path: Path) -> None:
-    shards = _OpenShards()
-    files = []
-    for i in range(MAX_OPEN_SHARDS + 3):
-        path = tmp_path / f"{i}"
-        path.write_bytes(b"x")
-        files.append(shards.get(path, 0))
-    assert [file.closed for file in files] == [True] * 3 + [False] * MAX_OPEN_SHARDS
-    assert shards.get(tmp_path / "5", 0) is files[5]
-    assert shards.get(tmp_path / "5", 1) is not files[5]

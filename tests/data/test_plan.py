@@ -183,6 +183,7 @@ def test_large_mixture_plans_in_time(mixture: Mixture, kit: SimpleNamespace) -> 
     draw = np.random.default_rng(0)
     large.tiles = np.where(draw.random(16384) < 0.4, 13, draw.integers(0, 13, 16384))
     large.tokens = large.tiles * 256 + draw.integers(30, 1000, 16384)
+    large.max_frames = None
     large.source_id, large.sample = np.zeros(16384, np.int32), np.arange(16384)
     large.epoch_samples = lambda seed, epoch: np.random.default_rng([seed, epoch]).permutation(16384)  # type: ignore[method-assign]
     plan = Plan(large, PackingConfig(packs_per_step=8), 0, kit.cost, 8)

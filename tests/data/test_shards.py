@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -21,7 +22,10 @@ def test_round_trip_through_webdataset(kit: SimpleNamespace, tmp_path: Path) -> 
     assert [path.name for path in paths] == [f"shard-00000{i}.tar" for i in range(3)]
     assert sorted(os.listdir(tmp_path / "out")) == [*(path.name for path in paths), "shards.json"]
     manifest = json.loads((tmp_path / "out" / "shards.json").read_text())
-    assert manifest == {"shards": {"shard-000000.tar": 3, "shard-000001.tar": 3, "shard-000002.tar": 1}}
+    assert manifest["shards"] == {"shard-000000.tar": 3, "shard-000001.tar": 3, "shard-000002.tar": 1}
+    for path in paths:
+        assert manifest["bytes"][path.name] == path.stat().st_size
+        assert manifest["sha256"][path.name] == hashlib.sha256(path.read_bytes()).hexdigest()
     read = list(wds.WebDataset([str(path) for path in paths], shardshuffle=False))
     assert [item["__key__"] for item in read] == [sample.key for sample in samples]
     for item, sample in zip(read, samples, strict=True):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from internvl_lab.data import Record, write_shards
+from internvl_lab.data import RawSample, Record, write_shards
+from internvl_lab.data.frames import spread_frames
 from internvl_lab.data.miniworld import TASKS, generate
 from internvl_lab.errors import ConfigError, SampleError, ShardError
 from internvl_lab.evaluation.metrics import parse_box
-from internvl_lab.evaluation.tasks import read_tasks, split_answer
+from internvl_lab.evaluation.tasks import VIDEO_FRAMES, read_tasks, split_answer
 from internvl_lab.text import ChatTemplate, Turn
 
 
@@ -52,6 +55,24 @@ def test_pictures_come_in_order(val_dir: Path, template: ChatTemplate) -> None:
     }
     assert all(image.mode == "RGB" for images in pictures.values() for image in images)
     assert [task.questions[0].is_video for task in tasks] == [False, False, False, True, False]
+
+
+def test_a_long_video_shows_the_middle_of_equal_parts(tmp_path: Path, template: ChatTemplate) -> None:
+    frames = tuple(("png", _grey(level)) for level in range(0, 128, 2))
+    turns = [{"from": "human", "value": "<video>what?"}, {"from": "gpt", "value": "grey"}]
+    record = {"task": "film", "answer": "grey", "video": "film.mp4", "conversations": turns}
+    write_shards([RawSample("v", record, frames)], tmp_path, 1)
+    (task,), _ = read_tasks(tmp_path, template)
+    (question,) = task.questions
+    assert question.is_video and question.text.count("<image>") == VIDEO_FRAMES
+    shown = [picture.getpixel((0, 0))[0] for picture in question.load_images()]  # type: ignore[index]
+    assert shown == [2 * frame for frame in spread_frames(64, VIDEO_FRAMES)]
+
+
+def _grey(level: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8), (level, level, level)).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def test_judge(val_dir: Path, template: ChatTemplate) -> None:

@@ -145,6 +145,20 @@ def test_bos_stands_once_at_the_very_start() -> None:
         assert np.flatnonzero(encoded == template.bos_id).tolist() == [0]
 
 
+@pytest.mark.parametrize("system", ["", None])
+@pytest.mark.parametrize("turns", [CONVERSATION, CONVERSATION[1:]], ids=["own system turn", "no system turn"])
+@pytest.mark.parametrize("tokenizer", [TOKENIZER, internlm_like()], ids=["qwen", "internlm"])
+def test_turn_lengths_add_up(tokenizer: PreTrainedTokenizerFast, turns: list[Turn], system: str | None) -> None:
+    template = ChatTemplate(tokenizer, system)
+    prefix, lengths = template.turn_lengths(turns, [1, 2, 3])
+    assert prefix + sum(lengths) == len(template.encode(turns, [1, 2, 3]).input_ids)
+    counts = {1: [1, 2], 3: [3]}
+    for turn, length in zip(turns, lengths, strict=True):
+        assert template.turn_lengths([turn], counts.get(CONVERSATION.index(turn), []))[1] == [length]
+    prompt = template.encode_prompt(turns[:-1], [1, 2, 3])
+    assert len(prompt) == prefix + sum(lengths[:-1]) + template.answer_header_length
+
+
 def test_both_names_of_a_role_mean_the_same() -> None:
     one = TEMPLATE.encode([Turn("human", "a"), Turn("gpt", "b")], [])
     other = TEMPLATE.encode([Turn("user", "a"), Turn("assistant", "b")], [])

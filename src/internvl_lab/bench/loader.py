@@ -40,9 +40,10 @@ from internvl_lab.bench.timing import describe_device
 from internvl_lab.config import JpegConfig, PackingConfig, SourceConfig, TilingConfig
 from internvl_lab.data.batch import Batch
 from internvl_lab.data.encoding import SampleEncoder
-from internvl_lab.data.index import build_index, find_shards, load_or_build_index
+from internvl_lab.data.index import build_index, load_or_build_index
 from internvl_lab.data.jpeg import jpeg_codec
 from internvl_lab.data.loader import PackDataset, PackLoader
+from internvl_lab.data.locations import find_shards
 from internvl_lab.data.mixture import Mixture
 from internvl_lab.data.plan import Cost, Plan
 from internvl_lab.errors import ConfigError, InternVLLabError

@@ -45,7 +45,7 @@ from internvl_lab.constants import (
 )
 from internvl_lab.data.first_fit import MAX_OPEN_PACKS
 from internvl_lab.data.records import Record, parse_record
-from internvl_lab.data.scan import IMAGE_SUFFIXES
+from internvl_lab.data.shards import IMAGE_SUFFIXES
 from internvl_lab.data.tiling import choose_grid, tile_budget
 
 Fields = dict[str, Tensor]

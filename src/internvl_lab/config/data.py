@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from internvl_lab.config.checks import above_zero, at_least, share
+from internvl_lab.constants import MAX_FRAMES, MIN_FRAMES
 from internvl_lab.errors import ConfigError
 
 
@@ -85,7 +86,7 @@ class SourceConfig:
     """Describe one source of a mixture."""
 
     shards: str = ""
-    """Folder of WebDataset tars with their sidecar index."""
+    """WebDataset tars: a folder, or URLs such as `https://host/mine/{000000..000009}.tar`; see `data.locations`."""
     repeat: float = 1.0
     """Repeat factor r in (0, 4]; fractions are drawn at random per epoch, never 'the first part'."""
     max_tiles: int | None = None
@@ -96,13 +97,18 @@ class SourceConfig:
     """Keep only records whose `task` field is one of these; empty = all."""
     weight: float = 1.0
     """Factor on the loss weights of this source's tokens: 2 lets them pull twice as hard as `repeat: 1` alone."""
+    min_frames: int = MIN_FRAMES
+    max_frames: int = MAX_FRAMES
+    """A video gives a number of frames between these, drawn anew in each epoch. Source: InternVL 2.5, section 4.1."""
 
     def __post_init__(self) -> None:
         """Refuse repeat factors outside (0, 4]. Source: InternVL 2.5, section 4.1."""
         if not 0 < self.repeat <= 4:
             raise ConfigError(f"data.mixture: repeat={self.repeat} must lie in (0, 4]")
-        at_least(self, "data.mixture", 1, "max_tiles")
         above_zero(self, "data.mixture", "weight")
+        at_least(self, "data.mixture", 1, "max_tiles", "min_frames")
+        if self.min_frames > self.max_frames:
+            raise ConfigError(f"data.mixture: min_frames={self.min_frames} and max_frames={self.max_frames} do not fit")
 
 
 @dataclass(frozen=True)
@@ -154,6 +160,13 @@ class DataConfig:
     """Resume although shards or settings differ from the checkpoint's; what changed is logged as a warning."""
     system_message: str | None = None
     """System turn; null = the report's."""
+    long_samples: str = "skip"
+    """What becomes of samples over the limits of a pack: `skip`, `truncate_text` (cut the end of the last answer) or
+    `split` (between the rounds of a conversation). What still does not fit is skipped and named."""
+    cache_dir: str = "~/.cache/internvl_lab"
+    """Where copies of remote shards and their indexes lie."""
+    cache_gb: float = 50.0
+    """Most that the copies may take, in 10^9 bytes; should hold the shards of a few blocks of the plan."""
 
     def __post_init__(self) -> None:
         """Refuse unknown averaging modes and impossible limits."""
@@ -164,3 +177,7 @@ class DataConfig:
             raise ConfigError(f"data.loss_averaging={self.loss_averaging!r} must be token, sample or square")
         if self.weight_unit not in ("sample", "response"):
             raise ConfigError(f"data.weight_unit={self.weight_unit!r} must be sample or response")
+        if self.long_samples not in ("skip", "truncate_text", "split"):
+            raise ConfigError(f"data.long_samples={self.long_samples!r} must be skip, truncate_text or split")
+        if self.cache_gb <= 0:
+            raise ConfigError(f"data.cache_gb={self.cache_gb} must be above 0")

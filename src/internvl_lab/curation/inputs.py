@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from internvl_lab.data.index import find_shards
+from internvl_lab.data.locations import find_shards
 from internvl_lab.errors import ConfigError
 
 CHUNK_BYTES = 2 * 2**20

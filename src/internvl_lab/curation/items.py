@@ -16,8 +16,8 @@ from typing import Any
 
 from internvl_lab.curation.inputs import Chunk, Source
 from internvl_lab.curation.verdicts import CurationRecord
-from internvl_lab.data.records import parse_record
-from internvl_lab.data.scan import ShardScan, group_members, image_members, parse_json, read_extent
+from internvl_lab.data.records import parse_line, parse_record
+from internvl_lab.data.scan import ShardScan, group_members, image_members, read_extent
 from internvl_lab.data.tar_walk import Member, walk_tar
 from internvl_lab.errors import SampleError
 
@@ -41,7 +41,7 @@ class Item:
         if self.shard is not None and not self.payload:
             return SampleError(self.key, "missing_member", "no .json member")
         try:
-            return parse_json(self.payload, self.key)
+            return parse_line(self.payload, self.key)
         except SampleError as error:
             return error
 

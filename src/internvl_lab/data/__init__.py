@@ -1,11 +1,13 @@
 """Data: from JSONL and images to packs of tensors. Plain torch; only `data.datamodule` imports Lightning.
 
-records, shards, convert (users' data in) -> index (what lies where) -> mixture, packing, plan (what comes when)
+records, video, shards, conversion, convert (users' data in) -> locations, remote, scan, index (what lies where)
+-> selection, long_samples, frames, mixture, packing, plan (what comes when)
 -> tiling, transforms, weights, encoding (one sample) -> loader (packs) -> datamodule (Lightning; import it by name).
 """
 
 from internvl_lab.data.batch import Batch
-from internvl_lab.data.convert import ConversionReport, SourceReport, convert
+from internvl_lab.data.conversion import SourceReport
+from internvl_lab.data.convert import ConversionReport, convert
 from internvl_lab.data.encoding import Sample, SampleEncoder
 from internvl_lab.data.index import ShardIndex, build_index, load_or_build_index, read_member
 from internvl_lab.data.loader import PackDataset, PackLoader

@@ -5,7 +5,7 @@ meta.json {name: {root, annotation, ...}} ──> OUT/name/shard-*.tar   OUT/rej
 ```
 
 `overrides.txt` holds the overrides, one a line, that make `train.py` read these sources as mixture `finetune`.
-A source's folder appears when it is complete.
+A source's folder appears when it is complete; the same command goes on where it was interrupted (`conversion`).
 Source of the format: spec section 7 (authors' `chat_data_format.md`).
 """
 
@@ -15,31 +15,27 @@ import json
 import logging
 import os
 import re
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from internvl_lab.atomic import write_atomic
-from internvl_lab.constants import MAX_FRAMES, MIN_FRAMES
-from internvl_lab.data.shards import RawSample, read_jsonl_samples, write_shards
-from internvl_lab.errors import ConfigError, SampleError
+from internvl_lab.constants import STORED_FRAMES
+from internvl_lab.data.conversion import (
+    REJECTED,
+    Source,
+    SourceReport,
+    check_folders,
+    convert_source,
+    join_rejected,
+)
+from internvl_lab.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
 MIXTURE = "finetune"
 """Mixture that `overrides.txt` fills; stages 2 read it. Another one: replace the word."""
-
-
-@dataclass
-class SourceReport:
-    """Count what became of one source."""
-
-    written: int = 0
-    shards: int = 0
-    rejected: dict[str, int] = field(default_factory=dict)
-    """Reason to number of samples."""
 
 
 @dataclass
@@ -65,66 +61,44 @@ def convert(
     meta: Path,
     out_dir: Path,
     samples_per_shard: int = 1000,
-    progress: bool = True,
-    min_frames: int = MIN_FRAMES,
-    max_frames: int = MAX_FRAMES,
+    progress: bool | None = None,
+    stored_frames: int = STORED_FRAMES,
+    num_workers: int = 0,
 ) -> ConversionReport:
-    """Convert every source of a meta file.
+    """Convert every source of a meta file, or go on with it.
 
     Args:
         meta: the authors' JSON, name to {root, annotation, data_augment, max_dynamic_patch, repeat_time, length}; paths
             relative to the current directory, as in the authors' scripts.
         out_dir: gets one folder a source, `rejected.jsonl` (one line a rejected sample) and `overrides.txt`.
-        progress: draw a progress bar a source; its end is `length`, where the meta gives it.
-        min_frames, max_frames: frames kept of a video.
+        samples_per_shard: lines of an annotation that become one shard.
+        progress: draw a progress bar a source; None = on a terminal.
+        stored_frames: most frames that are kept of a video; training draws from these.
+        num_workers: processes; 0 or 1 = this one.
     Raises:
-        ConfigError: the meta is not such a JSON, an annotation is missing, a source's folder exists already, or the
-            numbers of frames do not fit.
+        ConfigError: the meta is not such a JSON, an annotation is missing, a number is below 1, or a source's folder
+            exists already and was made from something else.
+        ShardError: a shard cannot be written.
     """
-    if not 1 <= min_frames <= max_frames:
-        raise ConfigError(f"min_frames={min_frames} and max_frames={max_frames} do not fit")
+    for name, value in (("samples_per_shard", samples_per_shard), ("stored_frames", stored_frames)):
+        if value < 1:
+            raise ConfigError(f"{name}={value} must be at least 1")
     meta, out_dir = Path(meta), Path(out_dir)
-    sources = _read_meta(meta)
-    for name in sources:
-        if (out_dir / name).exists():
-            raise ConfigError(f"{out_dir / name} exists already: remove it or choose another --out")
+    entries = _read_meta(meta)
+    sources = [
+        Source(name, Path(entry["annotation"]), Path(entry["root"]), samples_per_shard, stored_frames)
+        for name, entry in entries.items()
+    ]
+    check_folders(sources, out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     report = ConversionReport()
-    with (out_dir / "rejected.jsonl").open("w", encoding="utf-8") as rejected:
-        for name, entry in sources.items():
-            count = report.sources[name] = SourceReport()
-            samples = read_jsonl_samples(
-                Path(entry["annotation"]),
-                Path(entry["root"]),
-                prefix=name,
-                min_frames=min_frames,
-                max_frames=max_frames,
-            )
-            partial = out_dir / f".{name}.partial"
-            shutil.rmtree(partial, ignore_errors=True)
-            kept = _keep(samples, name, count, rejected)
-            count.shards = len(write_shards(kept, partial, samples_per_shard, progress, _length(entry)))
-            partial.rename(out_dir / name)
-            logger.info(
-                "source %s: %d samples in %d shards, rejected: %s", name, count.written, count.shards, count.rejected
-            )
-    report.overrides = _overrides(sources, out_dir)
+    for source in sources:
+        count = report.sources[source.name] = convert_source(source, out_dir, num_workers, progress)
+        logger.info("source %s: %d samples in %d shards", source.name, count.written, count.shards)
+    join_rejected([out_dir / source.name for source in sources], out_dir / REJECTED)
+    report.overrides = _overrides(entries, out_dir)
     write_atomic(out_dir / "overrides.txt", "".join(line + "\n" for line in report.overrides))
     return report
-
-
-def _keep(
-    samples: Iterator[RawSample | SampleError], source: str, count: SourceReport, rejected: TextIO
-) -> Iterator[RawSample]:
-    """Pass usable samples on; count and write down the others."""
-    for sample in samples:
-        if isinstance(sample, SampleError):
-            count.rejected[sample.reason] = count.rejected.get(sample.reason, 0) + 1
-            line = {"source": source, "key": sample.key, "reason": sample.reason, "detail": sample.detail}
-            rejected.write(json.dumps(line, ensure_ascii=False) + "\n")
-        else:
-            count.written += 1
-            yield sample
 
 
 def _read_meta(meta: Path) -> dict[str, dict[str, Any]]:
@@ -143,11 +117,6 @@ def _read_meta(meta: Path) -> dict[str, dict[str, Any]]:
         if not Path(entry["annotation"]).is_file():
             raise ConfigError(f"meta file {meta}: annotation {entry['annotation']} of source {name!r} does not exist")
     return sources
-
-
-def _length(entry: Mapping[str, Any]) -> int | None:
-    """Return the informational `length` of a source, where it is a number."""
-    return entry["length"] if isinstance(entry.get("length"), int) else None
 
 
 def _overrides(sources: Mapping[str, Mapping[str, Any]], out_dir: Path) -> list[str]:

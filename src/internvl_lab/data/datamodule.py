@@ -20,11 +20,12 @@ import torch
 from internvl_lab.atomic import write_atomic
 from internvl_lab.config import RunConfig, SourceConfig, StageConfig
 from internvl_lab.data.encoding import SampleEncoder
-from internvl_lab.data.index import load_or_build_index
+from internvl_lab.data.index import ShardIndex, load_or_build_index
 from internvl_lab.data.loader import PackDataset, PackLoader
 from internvl_lab.data.mixture import Mixture, hash16
 from internvl_lab.data.plan import Anchor, Cost, Plan
 from internvl_lab.data.quarantine import QuarantineLog, read_entries, to_lines, too_many
+from internvl_lab.data.remote import ShardCache
 from internvl_lab.errors import ConfigError, ResumeError, ShardError
 from internvl_lab.text.template import ChatTemplate
 
@@ -81,7 +82,7 @@ class MultimodalDataModule(L.LightningDataModule):
         """Build the indexes in one process of each machine, before the others read them."""
         for name in {self.stage.mixture, VAL_MIXTURE} & set(self.cfg.data.mixtures):
             for source in self.cfg.data.mixtures[name].values():
-                load_or_build_index(Path(source.shards), self.template, self.cfg.data.num_workers)
+                self._index(source)
 
     def setup(self, stage: str | None = None) -> None:
         """Build the plan and write down the samples that are never used."""
@@ -158,8 +159,8 @@ class MultimodalDataModule(L.LightningDataModule):
             return
         if not self.cfg.data.allow_changed_data:
             raise ResumeError(
-                f"cannot resume the data of stage {self.stage.name}: {changed} changed since the checkpoint was written; "
-                "undo that, start anew with fresh=true, or go on with data.allow_changed_data=true"
+                f"cannot resume the data of stage {self.stage.name}: {changed} changed since the checkpoint was "
+                "written; undo that, start anew with fresh=true, or go on with data.allow_changed_data=true"
             )
         logger.warning(  # without the anchor, which names a place in the other plan
             "stage %s: %s changed since the checkpoint was written; data.allow_changed_data=true goes on at step %d of "
@@ -202,10 +203,7 @@ class MultimodalDataModule(L.LightningDataModule):
 
     def _mixture(self, name: str) -> Mixture:
         """Load the indexes of a mixture; stop if too many of its samples are faulty."""
-        sources = {
-            source: (config, load_or_build_index(Path(config.shards), self.template, self.cfg.data.num_workers))
-            for source, config in self.cfg.data.mixtures[name].items()
-        }
+        sources = {source: (config, self._index(config)) for source, config in self.cfg.data.mixtures[name].items()}
         for source, (_, index) in sources.items():
             if too_many(len(index.problems), len(index) + len(index.problems), self.cfg.data.max_bad_share):
                 shard, key, reason, detail = index.problems[0]
@@ -214,7 +212,12 @@ class MultimodalDataModule(L.LightningDataModule):
                     f"(data.max_bad_share={self.cfg.data.max_bad_share}); the first is {key} in {shard}: "
                     f"{reason} ({detail})"
                 )
-        return Mixture(sources, self.cfg.tiling, self.cfg.packing)
+        return Mixture(sources, self.cfg.tiling, self.cfg.packing, self.cfg.data.long_samples)
+
+    def _index(self, source: SourceConfig) -> ShardIndex:
+        """Load or build the index of one source."""
+        cache = ShardCache.from_settings(self.cfg.data)
+        return load_or_build_index(source.shards, self.template, self.cfg.data.num_workers, cache)
 
     def _quarantine(self, rank: int) -> QuarantineLog:
         """Open a rank's log: one file a rank, because ranks cut theirs back at different times."""

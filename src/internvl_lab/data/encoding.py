@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from internvl_lab.config import JpegConfig, SourceConfig, TilingConfig
 from internvl_lab.constants import IGNORE_INDEX
 from internvl_lab.data.jpeg import JpegCodec, jpeg_codec
+from internvl_lab.data.long_samples import cut_text
 from internvl_lab.data.regions import RegionTargets, regions_by_image
 from internvl_lab.data.tiling import count_tiles, tile_budget, tile_image
 from internvl_lab.data.transforms import decode_pixels, jpeg_augment
@@ -105,7 +106,7 @@ class SampleEncoder:
         limit, thumbnail = self._limits(len(pictures), source.max_tiles, record.is_video)
         groups = [tile_image(picture, self.tiling, limit, thumbnail) for picture in pictures]
         counts = [len(group) * self.tiling.num_visual_tokens for group in groups]
-        encoded = self.template.encode(record.turns, counts, record.key)
+        encoded = cut_text(self.template.encode(record.turns, counts, record.key), record.max_tokens)
         labels = _shift(encoded.labels, IGNORE_INDEX)
         weights = token_weights(labels, _shift(encoded.response_ids, -1), self.averaging, self.unit)
         if self.regions is not None and pictures:

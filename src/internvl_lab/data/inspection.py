@@ -190,7 +190,8 @@ def inspect_stage(
 def measure_fill(plan: Plan, num_packs: int) -> PackFill:
     """Plan the first `num_packs` (from 1) packs and measure how full they are."""
     mixture, limits = plan.mixture, plan.packing
-    sizes = [[mixture.size_of(*sample) for sample in plan.pack(k).samples] for k in range(num_packs)]
+    packs = map(plan.pack, range(num_packs))
+    sizes = [[mixture.size_of(*sample, plan.seed, pack.epoch) for sample in pack.samples] for pack in packs]
     tokens = np.array([sum(size[0] for size in pack) for pack in sizes])
     tiles = np.array([sum(size[1] for size in pack) for pack in sizes])
     every = np.array([size for pack in sizes for size in pack])

@@ -27,8 +27,6 @@ from internvl_lab.data.encoding import Sample, SampleEncoder
 from internvl_lab.data.parent import exit_with_parent, signals_held
 from internvl_lab.data.plan import Pack, Plan
 from internvl_lab.data.quarantine import QuarantineLog
-from internvl_lab.data.records import parse_record
-from internvl_lab.data.scan import parse_json
 from internvl_lab.errors import ConfigError, SampleError
 
 __all__ = ["PackDataset", "PackLoader", "QuarantineLog", "collate"]
@@ -80,20 +78,22 @@ class PackDataset(Dataset[Batch]):
     def _load(self, source_id: int, row: int, epoch: int) -> Sample:
         """Read and encode one sample."""
         mixture = self.plan.mixture
-        index, key = mixture.indexes[source_id], mixture.key_of(source_id, row)
-        record = parse_record(parse_json(index.read_json(row), key), key, len(index.images_of(row)))
+        record, images = mixture.read(source_id, row, self.plan.seed, epoch)
         sample = self.encoder.encode(
             record,
-            index.read_images(row),
+            images,
             seed=self.seed,
             epoch=epoch,
             source=mixture.configs[source_id],
             source_id=source_id,
             augment=self.augment,
         )
-        planned, found = mixture.size_of(source_id, row), (len(sample.input_ids), len(sample.tiles))
+        planned, found = (
+            mixture.size_of(source_id, row, self.plan.seed, epoch),
+            (len(sample.input_ids), len(sample.tiles)),
+        )
         if planned != found:  # would break the limits of the pack
-            raise SampleError(key, "index_mismatch", f"planned (tokens, tiles) {planned}, found {found}")
+            raise SampleError(record.key, "index_mismatch", f"planned (tokens, tiles) {planned}, found {found}")
         return sample
 
     def _empty(self, source_id: int) -> Sample:

@@ -1,8 +1,13 @@
 """Join sources into one table of samples with the room each needs in a pack, and order it for an epoch.
 
 ```
-{name: (SourceConfig, ShardIndex)} ──> columns source_id, sample, tokens, tiles ── epoch_samples(seed, epoch) ──> order
+{name: (SourceConfig, ShardIndex)} ──> columns source_id, sample, tokens, tiles
+                                         ├─ epoch_samples(seed, epoch) ──> order, for the plan
+                                         └─ read(source, sample, seed, epoch) ──> Record and images, for the loader
 ```
+
+A sample is a row of its source's index or, with numbers from there on, a part of a row that was split. How many frames
+a video gives is drawn anew in each epoch; `sizes` says what that costs, the columns hold the most it can cost.
 """
 
 from __future__ import annotations
@@ -13,22 +18,24 @@ import logging
 import zlib
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from internvl_lab.config import PackingConfig, SourceConfig, TilingConfig
+from internvl_lab.data.columns import Ints
+from internvl_lab.data.frames import draw_count, draw_frames, frame_rng, keep_frames
 from internvl_lab.data.index import ShardIndex
-from internvl_lab.data.scan import KINDS
-from internvl_lab.data.tiling import count_tiles, tile_budget
+from internvl_lab.data.long_samples import Part, part_key, part_record
+from internvl_lab.data.records import Record, parse_line, parse_record
+from internvl_lab.data.selection import Selection, select
 from internvl_lab.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
 MAX_LOGGED_KEYS = 20
 """Keys named in the log for each source; `skipped_samples` lists all."""
-_VIDEO = KINDS.index("video")
 
 
 class Mixture:
@@ -37,7 +44,8 @@ class Mixture:
     Args:
         sources: name to settings and index; the order gives the source ids.
         tiling: how many tiles an image becomes and how many tokens a tile.
-        packing: samples over its limits are left out.
+        packing: samples over its limits are left out, or made to fit.
+        long_samples: `skip`, `truncate_text` or `split`, see `long_samples`.
     Raises:
         ConfigError: no source, or no usable sample at all.
     """
@@ -45,33 +53,50 @@ class Mixture:
     source_id: NDArray[np.int32]
     """(n,) position in `source_names`."""
     sample: NDArray[np.int64]
-    """(n,) row in the source's index."""
+    """(n,) number of the sample in its source: a row of the index, or behind these, a part."""
     tokens: NDArray[np.int64]
-    """(n,) tokens of the sample, visual ones included."""
+    """(n,) tokens of the sample, visual ones included; of a video, the most that it can have."""
     tiles: NDArray[np.int64]
-    """(n,) tiles of the sample, thumbnails included."""
+    """(n,) tiles of the sample, thumbnails included; of a video, the most that it can have."""
+    max_frames: NDArray[np.int32] | None = None
+    """(n,) the most frames of a video that fit, 0 for what is no video; None = there is no video at all."""
 
     def __init__(
-        self, sources: Mapping[str, tuple[SourceConfig, ShardIndex]], tiling: TilingConfig, packing: PackingConfig
+        self,
+        sources: Mapping[str, tuple[SourceConfig, ShardIndex]],
+        tiling: TilingConfig,
+        packing: PackingConfig,
+        long_samples: str = "skip",
     ) -> None:
         self.source_names = tuple(sources)
         self.configs = tuple(config for config, _ in sources.values())
         self.indexes = tuple(index for _, index in sources.values())
+        self.tiling, self.max_tokens = tiling, packing.max_tokens
         self.skipped: Counter[str] = Counter()
         """Reason to number of samples left out: problems of the index, `over_max_tokens`, `over_max_tiles`."""
         self.skipped_samples: list[tuple[str, str, str, str, str]] = []
         """(source, shard, key, reason, detail) of each."""
-        parts = [self._select(i, tiling, packing) for i in range(len(self.source_names))]
-        if not any(len(rows) for rows, _, _ in parts):
+        self.fitted: Counter[str] = Counter()
+        """What was made to fit: `truncated` samples, `split` samples, and the `parts` that these became."""
+        selections = [
+            select(*pair, tiling, packing, long_samples) for pair in zip(self.configs, self.indexes, strict=True)
+        ]
+        for name, selection in zip(self.source_names, selections, strict=True):
+            self._note(name, selection)
+        if not any(len(selection.sample) for selection in selections):
             raise ConfigError(f"the mixture of sources {', '.join(self.source_names) or '(none)'} has no usable sample")
-        self.source_id = np.concatenate([np.full(len(rows), i, np.int32) for i, (rows, _, _) in enumerate(parts)])
-        self.sample = np.concatenate([rows for rows, _, _ in parts])
-        self.tokens = np.concatenate([tokens for _, tokens, _ in parts])
-        self.tiles = np.concatenate([tiles for _, _, tiles in parts])
+        self.source_id = np.repeat(np.arange(len(selections), dtype=np.int32), [len(s.sample) for s in selections])
+        self.sample = np.concatenate([selection.sample for selection in selections])
+        self.tokens = np.concatenate([selection.tokens for selection in selections])
+        self.tiles = np.concatenate([selection.tiles for selection in selections])
+        frames = np.concatenate([selection.max_frames for selection in selections])
+        self.max_frames = frames if frames.any() else None
+        self._parts = tuple(selection.parts for selection in selections)
         content = [[name, index.fingerprint] for name, index in zip(self.source_names, self.indexes, strict=True)]
         self.fingerprint = hash16(content)
         """Hash of the content of all sources."""
-        self.settings_fingerprint = hash16([_settings(config) for config in self.configs] + [asdict(tiling)])
+        policy = [] if long_samples == "skip" else [long_samples, packing.max_tokens, packing.max_tiles]
+        self.settings_fingerprint = hash16([_settings(config) for config in self.configs] + [asdict(tiling)] + policy)
         """Hash of how the sources are used (not where they lie)."""
 
     def __len__(self) -> int:
@@ -98,20 +123,66 @@ class Mixture:
         order = np.argsort(np.concatenate(places), kind="stable")
         return np.concatenate(streams)[order]
 
-    def size_of(self, source_id: int, sample: int) -> tuple[int, int]:
-        """Return (tokens, tiles) that the plan expects of a sample."""
-        start, stop = np.searchsorted(self.source_id, [source_id, source_id + 1])
-        position = start + int(np.searchsorted(self.sample[start:stop], sample))
-        return int(self.tokens[position]), int(self.tiles[position])
+    def sizes(self, positions: Ints, seed: int, epoch: int) -> tuple[Ints, Ints]:
+        """Return (tokens, tiles) of samples in one epoch.
+
+        Args:
+            positions: (n,) positions in the columns.
+        Returns:
+            Two arrays (n,), exactly what encoding the result of `read` gives.
+        """
+        tokens, tiles = self.tokens[positions], self.tiles[positions]
+        if self.max_frames is not None:
+            for place in np.flatnonzero(self.max_frames[positions]).tolist():
+                tokens[place], tiles[place] = self._video_size(int(positions[place]), seed, epoch)
+        return tokens, tiles
+
+    def size_of(self, source_id: int, sample: int, seed: int = 0, epoch: int = 0) -> tuple[int, int]:
+        """Return (tokens, tiles) that the plan expects of a sample in an epoch."""
+        tokens, tiles = self.sizes(np.array([self._position(source_id, sample)]), seed, epoch)
+        return int(tokens[0]), int(tiles[0])
+
+    def read(self, source_id: int, sample: int, seed: int, epoch: int) -> tuple[Record, list[bytes]]:
+        """Read a sample as an epoch shows it: (record, the bytes of its images in placeholder order).
+
+        Raises:
+            SampleError: its JSON is not what was indexed.
+            ShardError: its shard is missing or shorter than indexed.
+        """
+        index = self.indexes[source_id]
+        row, part = self._locate(source_id, sample)
+        key, images = index.key[row], list(index.images_of(row))
+        raw = parse_line(index.read_json(row), key)
+        low, high = self._frame_limits(self._position(source_id, sample))
+        if high:
+            frames = draw_frames(len(images), low, high, frame_rng(seed, epoch, key))
+            raw, images = keep_frames(raw, frames), [images[frame] for frame in frames]
+        record = parse_record(raw, key, len(images))
+        if part is not None:
+            record, images = part_record(record, part), images[part.first_image : part.stop_image]
+        elif self.fitted["truncated"]:
+            record = replace(record, max_tokens=self.max_tokens)
+        return record, [index.read_image(row, image) for image in images]
 
     def key_of(self, source_id: int, sample: int) -> str:
         """Return a sample's key."""
-        return str(self.indexes[source_id].key[sample])
+        row, part = self._locate(source_id, sample)
+        key = self.indexes[source_id].key[row]
+        return key if part is None else part_key(key, part)
 
     def shard_of(self, source_id: int, sample: int) -> str:
-        """Return the path of the shard that holds a sample."""
-        index = self.indexes[source_id]
-        return str(index.folder / index.shard_names[int(index.shard[sample])])
+        """Return the path or URL of the shard that holds a sample."""
+        index, (row, _) = self.indexes[source_id], self._locate(source_id, sample)
+        return index.shard_set.location(int(index.shard[row]))
+
+    def index_rows(self, source_id: int, samples: Ints) -> Ints:
+        """Return the rows of the source's index that samples (n,) come from: (n,); those of parts come again."""
+        num_rows, parts = len(self.indexes[source_id]), self._parts[source_id]
+        if not parts:
+            return samples
+        parents = np.array([row for row, _ in parts])
+        rows: Ints = np.where(samples < num_rows, samples, parents[np.maximum(samples - num_rows, 0)])
+        return rows
 
     def describe(self) -> dict[str, dict[str, int]]:
         """Sum samples, tokens and tiles of each source (one round, without `repeat`)."""
@@ -125,67 +196,53 @@ class Mixture:
     def _source_stream(self, source_id: int, rng: np.random.Generator) -> NDArray[np.int64]:
         """Concatenate the rounds of one source: positions in the columns."""
         mine = np.flatnonzero(self.source_id == source_id)
-        shard = self.indexes[source_id].shard[self.sample[mine]]
+        shard = self.indexes[source_id].shard[self.index_rows(source_id, self.sample[mine])]
         whole, fraction = divmod(self.configs[source_id].repeat, 1.0)
         drawn = int(len(mine) * fraction + rng.random())  # rounds up as often as the fraction demands: exact on average
         rounds = [np.arange(len(mine))] * int(whole) + [np.sort(rng.permutation(len(mine))[:drawn])]
         return np.concatenate([mine[_by_shuffled_shard(part, shard, rng)] for part in rounds])
 
-    def _select(
-        self, source_id: int, tiling: TilingConfig, packing: PackingConfig
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """Return (rows, tokens, tiles) of the usable samples of one source; the others are counted and named."""
-        name, config, index = self.source_names[source_id], self.configs[source_id], self.indexes[source_id]
-        found = [(name, shard, key, reason, detail) for shard, key, reason, detail in index.problems]
-        tiles = sample_tiles(index, config, tiling)
-        tokens = index.text_tokens + tiles * tiling.num_visual_tokens
-        wanted = np.isin(index.task, config.tasks) if config.tasks else np.ones(len(index), bool)
-        for reason, size, limit in (
-            ("over_max_tokens", tokens, packing.max_tokens),
-            ("over_max_tiles", tiles, packing.max_tiles),
-        ):
-            for row in np.flatnonzero(wanted & (size > limit)):
-                shard = index.shard_names[int(index.shard[row])]
-                found.append((name, shard, str(index.key[row]), reason, f"{size[row]} > {limit}"))
-            wanted &= size <= limit
+    def _locate(self, source_id: int, sample: int) -> tuple[int, Part | None]:
+        """Return (row of the index, part of it that the sample is)."""
+        num_rows = len(self.indexes[source_id])
+        return (sample, None) if sample < num_rows else self._parts[source_id][sample - num_rows]
+
+    def _position(self, source_id: int, sample: int) -> int:
+        """Return where a sample stands in the columns."""
+        start, stop = np.searchsorted(self.source_id, [source_id, source_id + 1])
+        return int(start + np.searchsorted(self.sample[start:stop], sample))
+
+    def _frame_limits(self, position: int) -> tuple[int, int]:
+        """Return the fewest and most frames that may be drawn for a video; 0 and 0 for what is none."""
+        most = 0 if self.max_frames is None else int(self.max_frames[position])
+        return min(self.configs[self.source_id[position]].min_frames, most), most
+
+    def _video_size(self, position: int, seed: int, epoch: int) -> tuple[int, int]:
+        """Return (tokens, tiles) of a video in one epoch."""
+        index, row = self.indexes[self.source_id[position]], int(self.sample[position])
+        stored, (low, most) = len(index.images_of(row)), self._frame_limits(position)
+        count = draw_count(stored, low, most, frame_rng(seed, epoch, index.key[row]))
+        saved, fewer = int(index.frame_tokens[most]) - int(index.frame_tokens[count]), most - count
+        tokens = int(self.tokens[position]) - saved - fewer * self.tiling.num_visual_tokens
+        return tokens, int(self.tiles[position]) - fewer
+
+    def _note(self, name: str, selection: Selection) -> None:
+        """Count and log what one source leaves out or changes."""
+        found = [(name, *problem) for problem in selection.problems]
         for _, shard, key, reason, detail in found[:MAX_LOGGED_KEYS]:
             logger.warning("source %s: sample %s in %s is left out: %s (%s)", name, key, shard, reason, detail)
         if len(found) > MAX_LOGGED_KEYS:
             logger.warning("source %s: %d samples are left out in all", name, len(found))
         self.skipped_samples += found
         self.skipped.update(reason for _, _, _, reason, _ in found)
-        rows = np.flatnonzero(wanted)
-        return rows, tokens[rows], tiles[rows]
-
-
-def sample_tiles(index: ShardIndex, source: SourceConfig, tiling: TilingConfig) -> NDArray[np.int64]:
-    """Count the tiles of each sample from its image sizes, as `SampleEncoder` will cut them.
-
-    Returns:
-        (N,) int64, thumbnails included; 0 for text.
-    """
-    num_images = np.diff(index.image_start)
-    per_image = np.repeat(num_images, num_images)
-    is_video = np.repeat(index.kind == _VIDEO, num_images)
-    limit = tiling.max_tiles if source.max_tiles is None else source.max_tiles
-    cases = np.stack([index.width, index.height, np.where(is_video, -1, per_image)], axis=1).astype(np.int64)
-    unique, inverse = np.unique(cases, axis=0, return_inverse=True)  # real data repeats few sizes very often
-    counts = np.array([_image_tiles(w, h, n, limit, tiling) for w, h, n in unique.tolist()], dtype=np.int64)
-    running = np.concatenate([[0], np.cumsum(counts[inverse.ravel()])]) if len(cases) else np.zeros(1, np.int64)
-    result: NDArray[np.int64] = running[index.image_start[1:]] - running[index.image_start[:-1]]
-    return result
+        self.fitted.update(selection.fitted)
+        if selection.fitted:
+            logger.warning("source %s: long samples made to fit: %s", name, dict(selection.fitted))
 
 
 def hash16(value: object) -> str:
     """Hash a JSON-able value to 16 hexadecimal digits."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _image_tiles(width: int, height: int, num_images: int, max_tiles: int, tiling: TilingConfig) -> int:
-    """Count the tiles of one image of a sample with `num_images` (-1: a frame of a video)."""
-    if num_images < 0:
-        return count_tiles(width, height, tiling, 1, False)
-    return count_tiles(width, height, tiling, tile_budget(num_images, max_tiles), tiling.use_thumbnail)
 
 
 def _by_shuffled_shard(

@@ -152,7 +152,7 @@ class Plan:
         packs = max(1, sum(len(block) for block in blocks))
         bound = tokens = tiles = samples = 0
         for positions in (np.concatenate(block) for block in blocks):
-            sizes = self.mixture.tokens[positions], self.mixture.tiles[positions]
+            sizes = self.mixture.sizes(positions, self.seed, 0)  # of videos, the sizes of one epoch
             bound += lower_bound(*sizes, self.packing.max_tokens, self.packing.max_tiles)
             samples, tokens, tiles = samples + len(positions), tokens + int(sizes[0].sum()), tiles + int(sizes[1].sum())
         return {
@@ -182,7 +182,7 @@ class Plan:
         order keeps the window from running from cheap to dear.
         """
         packs = self._stream(window * self.window_size, self.window_size)
-        costs = np.array([self._sample_costs(positions).sum() for _, positions in packs])
+        costs = np.array([self._sample_costs(positions, epoch).sum() for epoch, positions in packs])
         steps = np.argsort(costs, kind="stable").reshape(-1, self.packs_per_step)
         rng = np.random.default_rng([self.seed, window, _WINDOW_STREAM])
         ordered = [step[i] for step in rng.permutation(steps) for i in balanced_order(costs[step])]
@@ -216,12 +216,13 @@ class Plan:
             return []
         rows = order[len(order) * block // count : len(order) * (block + 1) // count]
         rng = np.random.default_rng([self.seed, epoch, block, _BLOCK_STREAM])
-        needs = self.mixture.tokens[rows], self.mixture.tiles[rows], self.packing.max_tokens, self.packing.max_tiles
+        sizes = self.mixture.sizes(rows, self.seed, epoch)
+        needs = *sizes, self.packing.max_tokens, self.packing.max_tiles
         if self.packing.policy == "official":
             return [rows[pack] for pack in pack_first_fit(*needs, rng)]
         if self.packing.max_cost_ratio is None:
             return [rows[pack] for pack in pack_block(*needs, rng)]
-        costs = self._sample_costs(rows)
+        costs = self._sample_costs(rows, epoch)
         return [rows[pack] for pack in pack_block(*needs, rng, costs, self.packing.max_cost_ratio)]
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
@@ -232,10 +233,11 @@ class Plan:
         """Count the blocks of an epoch; 0 if chance gave it no sample (a small source with repeat < 1)."""
         return -(-len(self._order(epoch)) // self.packing.block_size)
 
-    def _sample_costs(self, positions: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Model the cost of each sample, (n,); a pack costs the sum of its samples'."""
-        tokens, tiles = self.mixture.tokens[positions].astype(np.float64), self.mixture.tiles[positions]
-        return self.cost.tokens * tokens + self.cost.tokens_squared * np.square(tokens) + self.cost.tiles * tiles
+    def _sample_costs(self, positions: NDArray[np.int64], epoch: int) -> NDArray[np.float64]:
+        """Model the cost of each sample in an epoch, (n,); a pack costs the sum of its samples'."""
+        tokens, tiles = self.mixture.sizes(positions, self.seed, epoch)
+        squares = np.square(tokens.astype(np.float64))
+        return self.cost.tokens * tokens + self.cost.tokens_squared * squares + self.cost.tiles * tiles
 
     def _remember(self, anchor: Anchor) -> None:
         """Insert an anchor unless it is known."""

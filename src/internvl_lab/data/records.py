@@ -35,6 +35,8 @@ class Record:
     is_video: bool
     metadata: Mapping[str, Any]
     """All other fields of the JSON object, for example `task` and `answer`."""
+    max_tokens: int | None = None
+    """The encoder cuts the end of the text at this many tokens; None = nowhere. See `long_samples`."""
 
 
 def parse_record(raw: Mapping[str, Any], key: str, num_images: int | None = None) -> Record:
@@ -68,17 +70,26 @@ def read_jsonl(path: Path | str) -> Iterator[tuple[int, dict[str, Any] | SampleE
     path = Path(path)
     with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                value = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                yield number, SampleError(f"{path.name}:{number}", "bad_json", str(error))
-                continue
-            if isinstance(value, dict):
-                yield number, value
-            else:
-                yield number, SampleError(f"{path.name}:{number}", "bad_json", "not a JSON object")
+            if line.strip():
+                try:
+                    yield number, parse_line(line, f"{path.name}:{number}")
+                except SampleError as error:
+                    yield number, error
+
+
+def parse_line(line: bytes, key: str) -> dict[str, Any]:
+    """Parse one JSON object.
+
+    Raises:
+        SampleError: `bad_json`.
+    """
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise SampleError(key, "bad_json", str(error)) from error
+    if not isinstance(value, dict):
+        raise SampleError(key, "bad_json", "not a JSON object")
+    return value
 
 
 def _parse_turns(conversations: object, key: str) -> list[Turn]:

@@ -1,7 +1,7 @@
 """Scan one shard for the index: group its members into samples, parse the JSON, measure texts and images.
 
 ```
-walk_tar ──> members ── group_members ──> samples ── parse, count tokens, read image headers ──> ShardScan
+walk_tar ──> members ── group_members ──> samples ── parse, count tokens, read image headers ──> ShardScan ──> Table
 ```
 
 Damage to the file is a `ShardError`; a fault of one sample becomes a line in `problems`.
@@ -9,7 +9,6 @@ Damage to the file is a `ShardError`; a fault of one sample becomes a line in `p
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import warnings
@@ -19,9 +18,13 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
-from internvl_lab.data.records import Record, parse_record
+from internvl_lab.data.columns import Table, TextColumn, starts
+from internvl_lab.data.long_samples import RoundSizes, measure_rounds
+from internvl_lab.data.records import Record, parse_line, parse_record
+from internvl_lab.data.shards import IMAGE_SUFFIXES
 from internvl_lab.data.tar_walk import Member, walk_tar
 from internvl_lab.data.transforms import read_image_size
 from internvl_lab.errors import SampleError, ShardError
@@ -33,8 +36,6 @@ HEADER_BYTES = 64 * 1024
 """Beginning of an image that is read first; nearly every header lies inside."""
 _NAME = re.compile(r"^((?:.*/|)[^.]+)[.]([^/]*)$")
 """Splits KEY.SUFFIX at the first dot of the file name. Source: `webdataset.tariterators.base_plus_ext`."""
-IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "gif", "webp", "bmp", "tif", "tiff", "ppm")
-"""Members that count as images; others (captions, classes, masks of other tools) are passed over."""
 _NUMBERED = re.compile(rf"^(?:(\d+)\.)?(?:{'|'.join(IMAGE_SUFFIXES)})$", re.IGNORECASE)
 
 Problem = tuple[str, str, str, str]
@@ -52,20 +53,51 @@ class ShardScan:
     json_extents: list[tuple[int, int]] = field(default_factory=list)
     """(offset, size)."""
     json_crc: list[int] = field(default_factory=list)
-    text_tokens: list[int] = field(default_factory=list)
+    rounds: list[RoundSizes] = field(default_factory=list)
     kinds: list[int] = field(default_factory=list)
     tasks: list[str] = field(default_factory=list)
     images: list[list[Extent]] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
+    @property
+    def text_tokens(self) -> list[int]:
+        """Return the text tokens of each sample."""
+        return [sizes.text_tokens for sizes in self.rounds]
 
-def scan_shard(path: Path, template: ChatTemplate) -> ShardScan:
+    def table(self) -> Table:
+        """Return the rows as columns, which are small enough to send to another process."""
+        extents = np.array([e for images in self.images for e in images], np.int64).reshape(-1, 4)
+        located = np.array(self.json_extents, np.int64).reshape(-1, 2)
+        return Table(
+            key=TextColumn.of(self.keys),
+            json_offset=located[:, 0].copy(),
+            json_size=located[:, 1].astype(np.int32),
+            json_crc=np.array(self.json_crc, np.uint32),
+            text_tokens=np.array(self.text_tokens, np.int32),
+            text_floor=np.array([sizes.text_floor for sizes in self.rounds], np.int32),
+            kind=np.array(self.kinds, np.int8),
+            task=TextColumn.of(self.tasks),
+            image_start=starts(np.array([len(images) for images in self.images], np.int64)),
+            image_offset=extents[:, 0].copy(),
+            image_size=extents[:, 1].copy(),
+            width=extents[:, 2].astype(np.int32),
+            height=extents[:, 3].astype(np.int32),
+            round_start=starts(np.array([len(sizes.tokens) for sizes in self.rounds], np.int64)),
+            round_tokens=np.array([n for sizes in self.rounds for n in sizes.tokens], np.int32),
+            lead_tokens=np.array([n for sizes in self.rounds for n in sizes.lead_tokens], np.int32),
+            round_images=np.array([n for sizes in self.rounds for n in sizes.images], np.int32),
+        )
+
+
+def scan_shard(path: Path, template: ChatTemplate, name: str | None = None) -> ShardScan:
     """Read one shard's headers, JSON and image headers.
 
+    Args:
+        name: what problems call the shard; None = the file's name.
     Raises:
         ShardError: the tar is damaged or holds no sample at all.
     """
-    scan = ShardScan(path.name)
+    scan = ShardScan(name or path.name)
     members = walk_tar(path)
     seen: set[str] = set()
     with path.open("rb") as file, warnings.catch_warnings():
@@ -76,7 +108,7 @@ def scan_shard(path: Path, template: ChatTemplate) -> ShardScan:
                     raise SampleError(key, "duplicate_key", "the shard holds this key before")
                 _scan_sample(scan, key, parts, file.fileno(), template)
             except SampleError as error:
-                scan.problems.append((path.name, key, error.reason, error.detail))
+                scan.problems.append((scan.name, key, error.reason, error.detail))
             seen.add(key)
     if not seen and not scan.problems:
         raise ShardError(f"shard {path} holds no sample")
@@ -117,15 +149,15 @@ def _scan_sample(scan: ShardScan, key: str, parts: dict[str, Member], fd: int, t
         raise SampleError(key, "missing_member", "no .json member")
     located = parts["json"]
     payload = read_extent(fd, located.offset, located.size, scan.name)
-    raw = parse_json(payload, key)
+    raw = parse_line(payload, key)
     images = image_members(key, parts, raw)
     record = parse_record(raw, key, len(images))
-    tokens = len(template.encode(record.turns, [0] * len(images), key).input_ids)
+    sizes = measure_rounds(record, template)
     extents = [_measure(member, fd, key, scan.name) for member in images]
     scan.keys.append(key)
     scan.json_extents.append((located.offset, located.size))
     scan.json_crc.append(zlib.crc32(payload))
-    scan.text_tokens.append(tokens)
+    scan.rounds.append(sizes)
     scan.kinds.append(_kind(record))
     scan.tasks.append(str(raw.get("task") or ""))
     scan.images.append(extents)
@@ -141,21 +173,6 @@ def read_extent(fd: int, offset: int, size: int, name: str) -> bytes:
     if len(data) != size:
         raise ShardError(f"shard {name} is shorter than its index says: {len(data)} of {size} bytes at {offset}")
     return data
-
-
-def parse_json(payload: bytes, key: str) -> dict[str, Any]:
-    """Parse a sample's JSON member.
-
-    Raises:
-        SampleError: `bad_json`.
-    """
-    try:
-        raw = json.loads(payload)
-    except (ValueError, RecursionError) as error:
-        raise SampleError(key, "bad_json", str(error)) from error
-    if not isinstance(raw, dict):
-        raise SampleError(key, "bad_json", "not a JSON object")
-    return raw
 
 
 def image_members(key: str, parts: dict[str, Member], raw: dict[str, Any]) -> list[Member]:

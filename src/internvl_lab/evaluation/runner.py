@@ -38,7 +38,7 @@ def evaluate(
     model: InternVL,
     template: ChatTemplate,
     tiling: TilingConfig,
-    shards_dir: Path,
+    shards_dir: Path | str,
     cfg: EvaluationConfig,
     *,
     predictions_dir: Path | None = None,

@@ -16,13 +16,17 @@ from pathlib import Path
 
 from PIL import Image
 
+from internvl_lab.data.frames import keep_frames, spread_frames
 from internvl_lab.data.index import ShardIndex, load_or_build_index
 from internvl_lab.data.records import Record, parse_record
+from internvl_lab.data.scan import KINDS
 from internvl_lab.data.transforms import decode_image
 from internvl_lab.errors import ConfigError, SampleError
 from internvl_lab.evaluation.metrics import JUDGES
 from internvl_lab.text.template import ChatTemplate, Turn
 
+VIDEO_FRAMES = 16
+"""Most frames of a video that a question shows. Source: spec section 2, evaluation."""
 TASK_METRICS = {"grounding": "iou_at_50"}
 """Metric of a task; all others are scored by `exact_match`."""
 
@@ -59,12 +63,12 @@ class Task:
 
 
 def read_tasks(
-    shards_dir: Path, template: ChatTemplate, names: Sequence[str] = (), limit: int | None = None
+    shards_dir: Path | str, template: ChatTemplate, names: Sequence[str] = (), limit: int | None = None
 ) -> tuple[list[Task], ShardIndex]:
     """Collect the tasks that a folder of shards holds.
 
     Args:
-        shards_dir: WebDataset tars whose records carry `task` and `answer`.
+        shards_dir: a folder or URLs of WebDataset tars whose records carry `task` and `answer`.
         template: makes the index (its token counts), nothing else.
         names: tasks wanted, in this order; empty = all, in order of appearance.
         limit: at most so many questions a task, the first in shard order.
@@ -95,7 +99,8 @@ def _build_task(index: ShardIndex, name: str, rows: Sequence[int]) -> Task:
 
 def _read_question(index: ShardIndex, row: int) -> Question:
     """Parse one record and leave its pictures on disk."""
-    record = parse_record(json.loads(index.read_json(row)), str(index.key[row]), len(index.images_of(row)))
+    raw, frames = json.loads(index.read_json(row)), _frames(index, row)
+    record = parse_record(keep_frames(raw, frames), index.key[row], len(frames))
     prompt, answer = split_answer(record)
     reference = str(record.metadata.get("answer", answer))
     return Question(record.key, prompt, reference, record.is_video, partial(_load_images, index, row))
@@ -118,4 +123,11 @@ def split_answer(record: Record) -> tuple[tuple[Turn, ...], str]:
 
 def _load_images(index: ShardIndex, row: int) -> list[Image.Image]:
     """Read and decode the pictures of one sample."""
-    return [decode_image(data, str(index.key[row])) for data in index.read_images(row)]
+    images = index.images_of(row)
+    return [decode_image(index.read_image(row, images[i]), index.key[row]) for i in _frames(index, row)]
+
+
+def _frames(index: ShardIndex, row: int) -> list[int]:
+    """Return which pictures of a sample are shown: of a video, `VIDEO_FRAMES` in the middle of equal parts."""
+    count = len(index.images_of(row))
+    return spread_frames(count, VIDEO_FRAMES if KINDS[index.kind[row]] == "video" else count)

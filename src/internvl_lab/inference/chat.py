@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
 from internvl_lab.config import SamplingConfig
@@ -54,7 +53,7 @@ def read_video(path: Path, num_frames: int) -> list[Image.Image]:
     Raises:
         SampleError: the video is missing, broken or of an unknown format; names it.
     """
-    frames = read_frames(path, str(path), num_frames, num_frames, np.random.default_rng(0))
+    frames = read_frames(path, str(path), num_frames)
     return [decode_image(data, f"{path}, frame {k}") for k, (_, data) in enumerate(frames, 1)]
 
 

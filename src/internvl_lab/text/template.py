@@ -128,6 +128,29 @@ class ChatTemplate:
             response_ids[start:stop] = number
         return EncodedText(input_ids, labels, response_ids)
 
+    def turn_lengths(
+        self, turns: Sequence[Turn], tokens_per_image: Sequence[int], key: str = ""
+    ) -> tuple[int, list[int]]:
+        """Count the tokens of a conversation turn by turn; they add up to what `encode` gives.
+
+        Returns:
+            (tokens before the first turn: BOS and the template's own system turn, tokens of each turn).
+
+        Raises:
+            SampleError: as in `encode`.
+        """
+        encoded = self._encode_turns(turns, tokens_per_image, key)
+        own = [len(ids) for _, ids in encoded[len(encoded) - len(turns) :]]
+        prefix = sum(len(ids) for _, ids in encoded) - sum(own)
+        if own and len(encoded) == len(turns) and self.bos_id is not None:  # BOS stands in the first turn
+            prefix, own[0] = prefix + 1, own[0] - 1
+        return prefix, own
+
+    @property
+    def answer_header_length(self) -> int:
+        """Count the tokens that open an assistant turn."""
+        return len(self._header)
+
     def encode_prompt(self, turns: Sequence[Turn], tokens_per_image: Sequence[int], key: str = "") -> Ids:
         """Encode a conversation up to where the model answers: the ids end with the assistant's header.
 

@@ -38,6 +38,8 @@ IGNORED = (
     "fresh",
     "plan",
     "data.allow_changed_data",
+    "data.cache_dir",
+    "data.cache_gb",
     "data.journal",
     "data.num_workers",
     "data.prefetch_factor",
