@@ -10,7 +10,7 @@ import io
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageFile, ImageOps
+from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from internvl_lab.config import JpegConfig
 from internvl_lab.data.jpeg import JpegCodec, jpeg_codec
@@ -53,7 +53,7 @@ def decode_image(data: bytes, key: str) -> Image.Image:
     except SampleError:
         raise
     except Exception as error:  # broken files raise anything: OSError, SyntaxError, struct.error, IndexError, ...
-        raise SampleError(key, "corrupt_image", f"{type(error).__name__}: {error}") from error
+        raise SampleError(key, "corrupt_image", _describe(error)) from error
 
 
 def decode_pixels(data: bytes, key: str, codec: JpegCodec) -> NDArray[np.uint8]:
@@ -89,7 +89,7 @@ def read_image_size(data: bytes, key: str) -> tuple[int, int]:
     except SampleError:
         raise
     except Exception as error:  # see decode_image
-        raise SampleError(key, "corrupt_image", f"{type(error).__name__}: {error}") from error
+        raise SampleError(key, "corrupt_image", _describe(error)) from error
     width, height = image.size
     return (height, width) if _orientation(image) in _SWAPPING_ORIENTATIONS else (width, height)
 
@@ -128,6 +128,13 @@ def _decode_jpeg(data: bytes, key: str, codec: JpegCodec) -> NDArray[np.uint8] |
     except Exception:  # `decode_image` says what is wrong
         return None
     return codec.decode(data)
+
+
+def _describe(error: Exception) -> str:
+    """Say what is wrong with a file; without addresses of objects, so that a run's logs are the same each time."""
+    if isinstance(error, UnidentifiedImageError):
+        return "UnidentifiedImageError: no known image format"
+    return f"{type(error).__name__}: {error}"
 
 
 def _open(data: bytes, key: str) -> Image.Image:
