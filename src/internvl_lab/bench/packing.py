@@ -17,6 +17,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -125,9 +126,8 @@ def bench_packing(pairs: Sizes, setting: PackingSetting) -> dict[str, Any]:
     ours["balance"] = {model: planned_balance(setting, sizes, cost) for model, cost in costs.items()}
     peers = {}
     for name, packer in PACKERS.items():
-        _, peers[name] = _timed(
-            lambda run=packer: run(sizes[:, 0], sizes[:, 1], *setting.limits), sizes, bounds, setting
-        )  # type: ignore[misc]
+        run = partial(packer, sizes[:, 0], sizes[:, 1], *setting.limits)
+        _, peers[name] = _timed(run, sizes, bounds, setting)
     peers["official"]["balance"] = {model: official_balance(setting, sizes, cost) for model, cost in costs.items()}
     return {
         "device": describe_device(),

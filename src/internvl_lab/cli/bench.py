@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from internvl_lab.bench import Report
+
+    Shown = tuple[Any, ...]
+    """A report, and what the terminal shows of it."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -62,26 +63,31 @@ def execute(args: argparse.Namespace) -> None:
     from rich.console import Console
 
     from internvl_lab.bench import write_json
-    from internvl_lab.bench.report import ratio_line, summary_table
     from internvl_lab.errors import ConfigError
 
     if args.repeats < 1:
         raise ConfigError("--repeats must be at least 1")
-    if args.measurement in ("packing", "loader"):
-        report, table = {"packing": _packing, "loader": _loader}[args.measurement](args)
-        if args.json:
-            write_json(report, args.json)
-        Console().print(table)
-        return
-    report = {"step": _step, "head": _head, "attention": _attention}[args.measurement](args)
+    measurements = {
+        "step": _step,
+        "head": _head,
+        "attention": _attention,
+        "packing": _packing,
+        "loader": _loader,
+    }
+    report, *lines = measurements[args.measurement](args)
     if args.json:  # first, so that a terminal's trouble cannot lose a measurement
         write_json(report, args.json)
-    console = Console()
-    console.print(summary_table(report))
-    console.print(ratio_line(report))
+    for line in lines:
+        Console().print(line)
 
 
-def _step(args: argparse.Namespace) -> Report:
+def _with_table(report: Report) -> Shown:
+    from internvl_lab.bench.report import ratio_line, summary_table
+
+    return report, summary_table(report), ratio_line(report)
+
+
+def _step(args: argparse.Namespace) -> Shown:
     from dataclasses import replace
 
     from internvl_lab.bench import WORKLOADS, bench_step
@@ -92,24 +98,24 @@ def _step(args: argparse.Namespace) -> Report:
         if args.samples < 1:
             raise ConfigError("--samples must be at least 1")
         workload = replace(workload, num_samples=args.samples)
-    return bench_step(workload, args.repeats, args.seed)
+    return _with_table(bench_step(workload, args.repeats, args.seed))
 
 
-def _head(args: argparse.Namespace) -> Report:
+def _head(args: argparse.Namespace) -> Shown:
     from internvl_lab.bench import HeadSetting, bench_head
 
     setting = HeadSetting(args.rows, args.vocab_size, args.hidden_size, args.supervised, args.dtype)
-    return bench_head(setting, args.repeats, args.seed)
+    return _with_table(bench_head(setting, args.repeats, args.seed))
 
 
-def _attention(args: argparse.Namespace) -> Report:
+def _attention(args: argparse.Namespace) -> Shown:
     from internvl_lab.bench import AttentionSetting, bench_attention
 
     setting = AttentionSetting(args.tokens, args.samples, args.heads, args.key_value_heads, args.head_size, args.dtype)
-    return bench_attention(setting, args.repeats, args.seed)
+    return _with_table(bench_attention(setting, args.repeats, args.seed))
 
 
-def _packing(args: argparse.Namespace) -> tuple[dict[str, Any], Table]:
+def _packing(args: argparse.Namespace) -> Shown:
     from internvl_lab.bench.packing import PackingSetting, bench_packing, packing_table, read_pairs
 
     setting = PackingSetting(args.max_tokens, args.max_tiles, args.block_size, args.seed, args.repeats)
@@ -117,7 +123,7 @@ def _packing(args: argparse.Namespace) -> tuple[dict[str, Any], Table]:
     return report, packing_table(report)
 
 
-def _loader(args: argparse.Namespace) -> tuple[dict[str, Any], Table]:
+def _loader(args: argparse.Namespace) -> Shown:
     from internvl_lab.bench.loader import LoaderSetting, bench_loader, loader_table
 
     setting = LoaderSetting(str(args.shards or ""), args.tokenizer, args.samples, args.seed, args.repeats)
