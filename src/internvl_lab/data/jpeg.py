@@ -15,6 +15,7 @@ from __future__ import annotations
 import io
 import logging
 from functools import lru_cache
+from importlib import import_module
 from typing import Any, Protocol
 
 import numpy as np
@@ -70,12 +71,9 @@ class FastCodec:
     name = "fast"
 
     def __init__(self) -> None:
-        import cv2
-        import simplejpeg
-
-        cv2.setNumThreads(1)  # a worker has one core
-        self._cv2: Any = cv2
-        self._decode: Any = simplejpeg.decode_jpeg
+        self._cv2: Any = import_module("cv2")
+        self._cv2.setNumThreads(1)  # a worker has one core
+        self._decode: Any = import_module("simplejpeg").decode_jpeg
 
     def decode(self, data: bytes) -> Pixels | None:
         """Decode to (H, W, 3); None for whatever libjpeg finds a fault with."""

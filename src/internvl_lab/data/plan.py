@@ -11,9 +11,9 @@ epoch 1: order ── cut into blocks ── pack_block each ──┼──> on
 World size, worker count and process do not enter, so any of them may change between stop and resume. Blocks and
 windows are computed when first needed and the last few kept: over 1 million samples a block of 8192 takes 0.2 to 0.4 s
 of CPU time and a window of 8 steps of 512 packs 0.6 to 1.4 s, memory stays the same (446 MB after the second and after
-the ninth window, interpreter and torch included), and while a thread plans the next window, packs of the one in use are
-handed out within 0.1 ms. A step that straddles the end of an epoch is completed
-from the next one, because the stream does not stop. Sources of the figures: research/data_pipeline sections 2 and 7.
+the ninth window, interpreter and torch included), and while a thread plans the next window, packs of the one in use
+are handed out within 0.1 ms. A step that straddles the end of an epoch is completed from the next one, because the
+stream does not stop. Sources of the figures: research/data_pipeline sections 2 and 7.
 """
 
 from __future__ import annotations
