@@ -120,10 +120,15 @@ class _Index:
         return values
 
     def rows(self, name: str, records: Ints) -> NDArray[Any]:
-        """Read all values of some records: (records, values)."""
+        """Read all values of some records: (records, values).
+
+        Not through a memory map: the system maps 16 pages for one touched, 170 MiB for 1,100 pairs (measured).
+        """
         dtype, width = COLUMNS[name]
-        rows: NDArray[Any] = np.memmap(self.folder / f"{name}.bin", dtype, "r").reshape(-1, width)[records]
-        return rows
+        size = width * np.dtype(dtype).itemsize
+        with (self.folder / f"{name}.bin").open("rb") as file:
+            rows = b"".join(os.pread(file.fileno(), size, record * size) for record in records.tolist())
+        return np.frombuffer(rows, dtype).reshape(-1, width)
 
     def equal(self, name: str, earlier: Ints, later: Ints) -> NDArray[np.bool_]:
         """Compare the values of pairs of records: (pairs, values)."""
