@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from internvl_lab.cli import build_parser
+from internvl_lab.cli import parse
 from internvl_lab.config.compose import compose, compose_raw, plain, typed_config
 from internvl_lab.run import Invocation, run
 
@@ -65,7 +65,7 @@ def execute(overrides):
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("python -m internvl_lab")])
 def test_every_other_python_command_parses(command):
-    build_parser().parse_args(shlex.split(command)[3:])
+    parse(shlex.split(command)[3:])
 
 
 def test_every_make_target_and_file_of_the_readme_exists():

@@ -42,12 +42,17 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Parse a command line; a command may have two words (`curate review`)."""
+    words = list(argv)
+    if " ".join(words[:2]) in COMMANDS:
+        words[:2] = [" ".join(words[:2])]
+    return build_parser().parse_args(words)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line, run one command, return the exit status."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    if " ".join(words[:2]) in COMMANDS:  # a command of two words
-        words[:2] = [" ".join(words[:2])]
-    args = build_parser().parse_args(words)
+    args = parse(sys.argv[1:] if argv is None else argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         _module(args.command).execute(args)

@@ -12,7 +12,6 @@ import hashlib
 import io
 import json
 import os
-import re
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -36,7 +35,6 @@ VERSION = 1
 """Of rules and signatures; another number means: measure again."""
 DIGITS = 6
 """Decimals of a score."""
-_ADDRESS = re.compile(r" <[^<>]* object at 0x[0-9a-f]+>")
 PLACEHOLDER_REASONS = ("image_count", "video_frames")
 """Faults of `parse_record` that rule `placeholders` reports; all others are `malformed_record`."""
 
@@ -151,8 +149,8 @@ def _digest(data: bytes) -> bytes:
 def _decode(data: bytes, key: str) -> Image.Image | SampleError:
     try:
         return decode_image(data, key)
-    except SampleError as error:  # an object's address would make two runs differ
-        return SampleError(key, error.reason, _ADDRESS.sub("", error.detail))
+    except SampleError as error:
+        return error
 
 
 def _save_rows(rows: list[Row], path: Path) -> None:
