@@ -133,7 +133,7 @@ def _decode_jpeg(data: bytes, key: str, codec: JpegCodec) -> NDArray[np.uint8] |
 def _describe(error: Exception) -> str:
     """Say what is wrong with a file; without addresses of objects, so that a run's logs are the same each time."""
     if isinstance(error, UnidentifiedImageError):
-        return "UnidentifiedImageError: no known image format"
+        return "UnidentifiedImageError: cannot identify image file"
     return f"{type(error).__name__}: {error}"
 
 
