@@ -26,10 +26,15 @@ GREEDY_STYLES = {"direct": ("#b3261e", "--"), "cot": ("#b3261e", ":")}
 COLUMNS = 3
 PANEL = (4.6, 3.5)
 GIGA = 1e9
+COSTS = {
+    "flops": ("GFLOPs a question, prompt and critic included", GIGA),
+    "tokens": ("generated tokens a question", 1.0),
+}
+"""Field of curves and rows to its label and unit."""
 
 
 def draw_curves(results: Sequence[Result], subtitle: str) -> bytes:
-    """Draw one panel a result, and for the first one score over cost.
+    """Draw one panel a result, and for the first one score over operations and over generated tokens.
 
     Args:
         results: with curves; the first is the whole run.
@@ -37,16 +42,17 @@ def draw_curves(results: Sequence[Result], subtitle: str) -> bytes:
     Returns:
         The PNG file's bytes.
     """
-    panels = len(results) + 1
+    panels = len(results) + len(COSTS)
     columns = min(COLUMNS, panels)
     rows = math.ceil(panels / columns)
     figure = Figure(figsize=(PANEL[0] * columns, PANEL[1] * rows + 0.9), dpi=130, layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
-    axes = [grid[0], *grid[2:panels]]
+    axes = [grid[0], *grid[1 + len(COSTS) : panels]]
     for axis, result in zip(axes, results, strict=True):
         _draw_over_samples(axis, result)
-    _draw_over_cost(grid[1], results[0])
+    for axis, cost in zip(grid[1:], COSTS, strict=False):
+        _draw_over_cost(axis, results[0], cost)
     for axis in grid[panels:]:
         axis.set_visible(False)
     figure.suptitle(f"Test-time scaling: {subtitle}", fontsize=11)
@@ -70,16 +76,17 @@ def _draw_over_samples(axis: Axes, result: Result) -> None:
     _finish(axis, [float(size) for size in sizes if size & (size - 1) == 0 or size == sizes[-1]])
 
 
-def _draw_over_cost(axis: Axes, result: Result) -> None:
-    """Draw score over the operations of a question; the greedy answers are points."""
+def _draw_over_cost(axis: Axes, result: Result, cost: str) -> None:
+    """Draw score over a cost of a question; the greedy answers are points."""
+    label, unit = COSTS[cost]
     for curve in result.curves:
-        _draw_curve(axis, curve, [flops / GIGA for flops in curve.flops])
+        _draw_curve(axis, curve, [value / unit for value in getattr(curve, cost)])
     for name, (colour, _) in GREEDY_STYLES.items():
         if row := result.row(name):
             marker = "x" if name == "direct" else "+"
-            axis.plot(row.flops / GIGA, row.score.mean, marker, color=colour, ms=9, mew=2)
-    axis.set_title(f"{result.task}: score over cost (x direct, + with steps)", fontsize=10)
-    axis.set(xlabel="GFLOPs a question, prompt and critic included", ylabel="score")
+            axis.plot(getattr(row, cost) / unit, row.score.mean, marker, color=colour, ms=9, mew=2)
+    axis.set_title(f"{result.task}, over cost (x direct, + with steps)", fontsize=10)
+    axis.set(xlabel=label, ylabel="score")
     _finish(axis, None)
 
 

@@ -102,9 +102,9 @@ def render(
     """Return the report as markdown."""
     chosen = headline(config, results[0])
     parts = [
-        f"# Test-time scaling: {config.name}",
-        f"**{NAMES[chosen.name]}, N = {chosen.num_samples}: {chosen.score.mean:.3f}** ({_delta(chosen)} vs direct), "
-        f"{results[0].num_questions} questions",
+        "# Test-time scaling",
+        f"{', '.join(config.checkpoint)}, {config.prompt} prompt, {results[0].num_questions} questions. "
+        f"**{NAMES[chosen.name]}, N = {chosen.num_samples}: {chosen.score.mean:.3f}** ({_delta(chosen)} vs direct)",
     ]
     if results[0].curves:
         parts.append("![curves](curves.png)")
