@@ -5,17 +5,20 @@ Most models here are put together by hand, piece by piece, so that neither sente
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import convert_slow_tokenizer
 from transformers.convert_slow_tokenizer import import_protobuf
 
 from internvl_lab.constants import SPECIAL_TOKENS
 from internvl_lab.errors import ConfigError
 from internvl_lab.text import ChatTemplate, Turn, load_tokenizer, num_missing_tokens
+
+# `from transformers import ...` gives the module or, where it is loaded already, the function of the same name.
+convert_slow_tokenizer = importlib.import_module("transformers.convert_slow_tokenizer")
 from internvl_lab.text.sentencepiece import tokenizer_from_sentencepiece
 from internvl_lab.text.tokenizer import leading_bos_id
 
