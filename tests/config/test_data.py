@@ -1,6 +1,7 @@
 import pytest
 
 from internvl_lab.config import DataConfig, JpegConfig, MiniworldConfig, PackingConfig, SourceConfig, TilingConfig
+from internvl_lab.config.compose import compose
 from internvl_lab.errors import ConfigError
 
 
@@ -57,3 +58,12 @@ def test_defaults_are_the_report_s():
     assert (PackingConfig().max_tokens, PackingConfig().max_tiles) == (16384, 48)
     assert (JpegConfig().min_quality, JpegConfig().max_quality) == (75, 100)
     assert DataConfig().loss_averaging == "square"
+
+
+def test_the_jpeg_backend_and_the_policy_are_overrides():
+    config = compose(["packing=official", "data.jpeg.backend=pillow"])
+    assert config.data.jpeg.backend == "pillow"
+    assert (config.packing.policy, config.packing.group_window) == ("official", 1)
+    assert compose([]).packing == compose(["packing.policy=pool", "packing.max_cost_ratio=null"]).packing
+    with pytest.raises(ConfigError, match="null for policy=official"):
+        compose(["packing=official", "packing.max_cost_ratio=1.1"])
