@@ -26,9 +26,7 @@ def test_users_jsonl_becomes_shards_and_rejects_are_named(tmp_path):
     assert len(rejected) == 1
 
 
-@pytest.mark.parametrize(
-    ("options", "expected"), [([], 40), (["--stored-frames", "2", "--workers", "1"], 2)]
-)
+@pytest.mark.parametrize(("options", "expected"), [([], 40), (["--stored-frames", "2", "--workers", "1"], 2)])
 def test_frames_of_a_video_and_the_command_that_trains_on_it(tmp_path, caplog, options, expected):
     (tmp_path / "clip").mkdir()
     for i in range(40):
