@@ -7,8 +7,8 @@ shard-*.tar ── scan_shard (one process a shard) ──> Table ── join �
 One pass over headers, JSON and image headers; pixels are not decoded. The pass finds damaged shards (`ShardError`,
 before training, all of them at once) and faulty samples (`ShardIndex.problems`). The sidecar is keyed by the template's
 fingerprint; of shards whose name, size or time of change differs from it, only these are scanned again.
-Memory: 82 bytes a sample of text with a key of 13 letters, 20 more an image; indexing 200 000 of them raised the
-peak of the process by 48 MB.
+Memory: 82 bytes a sample of text with a key of 13 letters, 20 more an image; indexing 200 000 of them raised the peak
+of the process by 48 MB.
 """
 
 from __future__ import annotations
