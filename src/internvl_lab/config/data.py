@@ -76,17 +76,17 @@ class SourceConfig:
     """Tile limit of this source; null = `tiling.max_tiles`."""
     jpeg: bool = True
     """Whether JPEG augmentation may act on this source (the report: images yes, video no)."""
+    weight: float = 1.0
+    """Factor on the loss weights of this source's tokens."""
     tasks: tuple[str, ...] = ()
     """Keep only records whose `task` field is one of these; empty = all."""
-    weight: float = 1.0
-    """Factor on the loss weights of this source's tokens: 2 lets them pull twice as hard as `repeat: 1` alone."""
 
     def __post_init__(self) -> None:
         """Refuse repeat factors outside (0, 4]. Source: InternVL 2.5, section 4.1."""
+        above_zero(self, "data.mixture", "weight")
         if not 0 < self.repeat <= 4:
             raise ConfigError(f"data.mixture: repeat={self.repeat} must lie in (0, 4]")
         at_least(self, "data.mixture", 1, "max_tiles")
-        above_zero(self, "data.mixture", "weight")
 
 
 @dataclass(frozen=True)
