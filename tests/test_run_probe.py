@@ -3,7 +3,6 @@
 import json
 
 import pytest
-import torch
 
 from internvl_lab.checkpoints import resolve_source
 from internvl_lab.config.compose import compose_raw, plain, typed_config
@@ -83,7 +82,7 @@ def test_a_run_s_stages_are_probed_by_one_setting(tmp_path):
         (["probe.encoder=null"], ConfigError, "nothing to probe"),
         (["trainer.devices=2"], ConfigError, r"trainer\.devices=1"),
         (
-            ["probe.data={miniworld: null, train: {path: nowhere}, tests: {val: {path: nowhere}}}"],
+            ["probe/data=pictures", "probe.data.miniworld=null", "probe.data.train.path=nowhere"],
             ConfigError,
             "no such folder",
         ),
@@ -94,7 +93,21 @@ def test_what_cannot_run_is_one_clear_error(tmp_path, overrides, error, message)
         execute(tmp_path, *overrides)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="names the CPU path")
+def test_segmentation_leaves_pictures_and_its_table(tmp_path):
+    words = ("experiment=probe_segmentation", "trainer=cpu", "debug=tiny", "callbacks.progress_bar=false")
+    more = ("probe.segmentation.channels=8", "probe.data.miniworld.num_test=3", "data.num_workers=0")
+    folders = (f"paths.output_dir={tmp_path}/outputs", f"paths.data_dir={tmp_path}/data")
+    raw = compose_raw([*words, *more, *folders])
+    score = run(typed_config(raw), Invocation(plain(raw), words))
+    folder = tmp_path / "outputs" / "latest"
+    rows = json.loads((folder / "metrics.json").read_text())["rows"]
+    assert [row["head"] for row in rows] == ["linear", "upernet", "full"]
+    assert score == pytest.approx(max(float(row["mIoU"]) for row in rows) / 100)
+    pictures = {f"pictures_internvit_300m_{head}.png" for head in ("linear", "upernet", "full")}
+    assert {path.name for path in folder.iterdir()} >= {"probe.csv", "report.md", *pictures}
+    assert all(name in (folder / "report.md").read_text() for name in pictures)
+
+
 def test_a_plan_names_no_stages(tmp_path):
     score, _ = execute(tmp_path, "plan=true")
     assert score is None

@@ -37,6 +37,32 @@ def test_the_report_s_protocol_is_the_default_at_full_scale():
     assert [t.restrict for t in config.probe.data.tests.values()] == [False, False, False, True, True, False]
 
 
+@pytest.mark.parametrize(
+    ("choice", "tests"),
+    [
+        ("miniworld", []),
+        ("miniworld_masks", []),
+        ("pictures", ["val"]),
+        ("imagenet", ["IN-1K", "IN-ReaL", "IN-V2", "IN-A", "IN-R", "IN-Sketch"]),
+        ("ade20k", ["ADE20K"]),
+        ("coco_stuff", ["COCO-Stuff-164K"]),
+    ],
+)
+def test_every_data_set_is_one_word(choice, tests):
+    for experiment in ("probe_classification", "probe_segmentation"):
+        probe = compose([f"experiment={experiment}", f"probe/data={choice}"]).probe
+        assert probe is not None
+        assert list(probe.data.tests) == tests
+        assert (probe.data.miniworld is None) == bool(tests)
+        assert probe.data.layout == ("coco_stuff" if choice == "coco_stuff" else "ade20k")
+
+
+def test_segmentation_at_full_scale_is_the_report_s():
+    probe = compose(["experiment=probe_segmentation", "scale=full"]).probe
+    assert probe is not None
+    assert probe.segmentation == SegmentationConfig()
+
+
 def test_other_experiments_have_no_probe():
     assert compose([]).probe is None
 

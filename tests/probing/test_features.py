@@ -120,6 +120,16 @@ def test_a_disk_without_room_is_refused(encoder, tmp_path, monkeypatch):
     assert not [path for path in Path(tmp_path).rglob("*") if path.is_file()]
 
 
+def test_a_file_that_was_lost_or_cut_is_made_again(encoder, tmp_path):
+    given = pictures(20)
+    first = encode_set(encoder, given, PLAN, tmp_path, **CPU).fetch(range(20))
+    file = next(tmp_path.glob("*/attention@1.bin"))
+    for damage in (file.unlink, lambda: os.truncate(file, 100)):
+        damage()
+        again = encode_set(encoder, given, PLAN, tmp_path, **CPU).fetch(range(20))
+        assert all(torch.equal(again[name], first[name]) for name in PLAN.names)
+
+
 def test_other_weights_or_plans_get_folders_of_their_own(encoder, tmp_path):
     given = pictures(10)
     for changed in (encoder, replace(encoder, fingerprint="other")):

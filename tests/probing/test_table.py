@@ -60,6 +60,10 @@ def test_several_sets_are_the_columns():
     assert rows == [["mini", "linear", "20.0", "40.0", "30.0", ""]]
 
 
+def test_a_test_without_any_label_has_no_average():
+    assert score_rows(summarise([replace(BASE, accuracy=float("nan"))]))[1] == [["mini", "linear", "nan", "nan", ""]]
+
+
 def test_files_hold_what_was_given(tmp_path):
     summaries = summarise(SCORES)
     again = read_summaries(write_summaries(tmp_path / "layerwise.csv", summaries))

@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
-from internvl_lab.probing.features import Features, PictureViews, init_worker
+from internvl_lab.errors import ShardError
+from internvl_lab.probing.features import Features, PictureViews, worker_options
 from internvl_lab.probing.pictures import PictureSet
 
 Items = list[tuple[int, int]]
@@ -79,9 +80,15 @@ class PictureBatches(Dataset[dict[str, Any]]):
         self.views, self.num_views = views, num_views
 
     def __getitem__(self, items: Items) -> dict[str, Any]:
-        """Return uint8 pictures (B, 3, S, S), labels (B, G) and rows (B,)."""
+        """Return uint8 pictures (B, 3, S, S), labels (B, G) and rows (B,).
+
+        Raises:
+            ShardError: no picture of a batch can be read.
+        """
         read = [self.views[index, epoch % self.num_views if self.num_views else epoch] for index, epoch in items]
         kept = [k for k, (_, valid) in enumerate(read) if valid]
+        if not kept:
+            raise ShardError(f"{self.views.pictures.name}: none of {len(read)} pictures in a row can be read")
         index = np.array([items[k][0] for k in kept], np.int64)
         return {
             "pixel_values": torch.stack([read[k][0] for k in kept]),
@@ -95,4 +102,4 @@ def build_loader(
 ) -> DataLoader[dict[str, Any]]:
     """Load batches in the given order."""
     sampler = cast("Any", order)  # a list of keys is a sampler: it can be iterated and has a length
-    return DataLoader(batches, batch_size=None, sampler=sampler, num_workers=num_workers, worker_init_fn=init_worker)
+    return DataLoader(batches, batch_size=None, sampler=sampler, **worker_options(num_workers))

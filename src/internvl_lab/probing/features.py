@@ -112,7 +112,14 @@ class PictureViews(Dataset[tuple[Tensor, bool]]):
             return torch.zeros(3, self.size, self.size, dtype=torch.uint8), False
 
 
-def init_worker(worker: int) -> None:
+def worker_options(num_workers: int) -> dict[str, Any]:
+    """Return the arguments of a DataLoader with so many workers; forked, because sets of pictures are closures."""
+    if num_workers == 0:
+        return {}
+    return {"num_workers": num_workers, "worker_init_fn": _init_worker, "multiprocessing_context": "fork"}
+
+
+def _init_worker(worker: int) -> None:
     """Keep a loader's worker to one core, and from outliving its parent."""
     torch.set_num_threads(1)
     exit_with_parent()
@@ -128,16 +135,19 @@ class Features:
     """
 
     def __init__(self, folder: Path, shapes: Mapping[str, tuple[int, ...]], num_rows: int) -> None:
-        self.folder, self.num_rows = folder, num_rows
+        self.folder, self.num_rows, self._whole = folder, num_rows, True
         folder.mkdir(parents=True, exist_ok=True)
         self._arrays = {name: self._map(f"{name}.bin", np.uint16, (num_rows, *shape)) for name, shape in shapes.items()}
         self.valid = self._map(VALID_FILE, np.uint8, (num_rows,))
         """(rows,) 1 = the picture could be read."""
+        if not self._whole:  # a file is missing or cut: none of its rows count as done
+            (folder / PROGRESS_FILE).unlink(missing_ok=True)
 
     def _map(self, name: str, dtype: type, shape: tuple[int, ...]) -> np.memmap[Any, np.dtype[Any]]:
         path = self.folder / name
-        new = not path.is_file() or path.stat().st_size != math.prod(shape) * np.dtype(dtype).itemsize
-        return np.memmap(path, dtype, "w+" if new else "r+", shape=shape)
+        is_new = not path.is_file() or path.stat().st_size != math.prod(shape) * np.dtype(dtype).itemsize
+        self._whole &= not is_new
+        return np.memmap(path, dtype, "w+" if is_new else "r+", shape=shape)
 
     @property
     def rows_done(self) -> int:
@@ -203,8 +213,7 @@ def encode_set(
             [(row % len(pictures), row // len(pictures)) for row in block]
             for block in _blocks(done, num_rows, batch_size)
         ],
-        num_workers=num_workers,
-        worker_init_fn=init_worker,
+        **worker_options(num_workers),
     )
     encoder.move_to(device)
     saved_at, bad = time.monotonic(), int((features.valid[:done] == 0).sum())

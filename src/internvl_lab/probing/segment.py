@@ -28,7 +28,7 @@ from internvl_lab.errors import ConfigError, SampleError
 from internvl_lab.models import set_drop_path
 from internvl_lab.probing.batches import training_order
 from internvl_lab.probing.encoder import Encoder
-from internvl_lab.probing.features import init_worker
+from internvl_lab.probing.features import worker_options
 from internvl_lab.probing.layer_decay import decayed_groups
 from internvl_lab.probing.mask_views import TrainingMasks, window_view
 from internvl_lab.probing.masks import IGNORED, Mask, MaskSet
@@ -168,8 +168,7 @@ class Segmenter:
         loader = DataLoader(
             TrainingMasks(self.train, c.crop_size, seed if c.augment else None),
             batch_sampler=order,
-            num_workers=self.num_workers,
-            worker_init_fn=init_worker,
+            **worker_options(self.num_workers),
         )
         self.build_trainer(max_epochs=1).fit(module, loader)
         module = module.to(self.device).eval()

@@ -125,7 +125,8 @@ def score_rows(summaries: Sequence[Summary]) -> tuple[list[str], list[list[str]]
     rows, linear = [], dict[str, float]()
     for encoder, head in dict.fromkeys((s.encoder, s.head) for s in shown):
         cells = {_column(s, several): s for s in shown if (s.encoder, s.head) == (encoder, head)}
-        average = statistics.fmean(cells[c].mean for c in columns if not math.isnan(cells[c].mean))
+        known = [cells[c].mean for c in columns if not math.isnan(cells[c].mean)]
+        average = statistics.fmean(known) if known else math.nan
         linear.setdefault(encoder, average) if head == "linear" else None
         gain = f"{100 * (average - linear[encoder]):+.1f}" if encoder in linear and head != "linear" else ""
         rows.append([encoder, head, *(_cell(cells[c]) for c in columns), f"{100 * average:.1f}", gain])
