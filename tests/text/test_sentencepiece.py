@@ -16,11 +16,11 @@ from transformers.convert_slow_tokenizer import import_protobuf
 from internvl_lab.constants import SPECIAL_TOKENS
 from internvl_lab.errors import ConfigError
 from internvl_lab.text import ChatTemplate, Turn, load_tokenizer, num_missing_tokens
+from internvl_lab.text.sentencepiece import tokenizer_from_sentencepiece
+from internvl_lab.text.tokenizer import leading_bos_id
 
 # `from transformers import ...` gives the module or, where it is loaded already, the function of the same name.
 convert_slow_tokenizer = importlib.import_module("transformers.convert_slow_tokenizer")
-from internvl_lab.text.sentencepiece import tokenizer_from_sentencepiece
-from internvl_lab.text.tokenizer import leading_bos_id
 
 WORDS = ["▁", "a", "b", "c", "s", "t", "ab", "ca", "cat", "▁cat", "▁ab"]
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, BYTE = 1, 2, 3, 4, 6

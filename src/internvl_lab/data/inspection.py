@@ -201,9 +201,13 @@ def measure_fill(plan: Plan, num_packs: int) -> PackFill:
 
 
 def _rows(mixture: Mixture, source_id: int) -> Ints:
-    """Return the rows of one source's index that the mixture uses."""
-    rows: Ints = mixture.sample[mixture.source_id == source_id]
-    return rows
+    """Return the rows of one source's index that the mixture uses, one a sample; parts of a sample share its row."""
+    return mixture.index_rows(source_id, mixture.sample[mixture.source_id == source_id])
+
+
+def _row(mixture: Mixture, source_id: int, sample: int) -> int:
+    """Return the index row of one sample."""
+    return int(mixture.index_rows(source_id, np.array([sample]))[0])
 
 
 def _source_tables(mixture: Mixture, repeat: Floats, max_tiles: int) -> dict[str, SourceTable]:
@@ -254,21 +258,22 @@ def _encode_some(
 ) -> tuple[list[ShownSample], list[tuple[str, str, str]]]:
     """Encode samples in the order of training, one of each (source, kind, task) in turn; also return what failed."""
     groups: dict[tuple[int, int, str], list[tuple[int, int, int]]] = {}
-    for source_id, row, epoch in _first_samples(dataset.plan, num_packs):
-        index = dataset.plan.mixture.indexes[source_id]
+    mixture = dataset.plan.mixture
+    for source_id, sample, epoch in _first_samples(dataset.plan, num_packs):
+        index, row = mixture.indexes[source_id], _row(mixture, source_id, sample)
         group = groups.setdefault((source_id, int(index.kind[row]), str(index.task[row])), [])
         if len(group) < num_shown:
-            group.append((source_id, row, epoch))
+            group.append((source_id, sample, epoch))
     in_turn = [place for turn in zip_longest(*groups.values()) for place in turn if place is not None]
     shown: list[ShownSample] = []
     failed: list[tuple[str, str, str]] = []
-    for source_id, row, epoch in in_turn:
+    for source_id, sample, epoch in in_turn:
         if len(shown) == num_shown:
             break
-        batch = dataset[0, Pack(epoch, ((source_id, row),))]
+        batch = dataset[0, Pack(epoch, ((source_id, sample),))]
         failed += batch.bad_samples
         if not batch.bad_samples:
-            shown.append(_show(dataset, source_id, row, batch))
+            shown.append(_show(dataset, source_id, sample, batch))
     return shown, failed
 
 
@@ -280,10 +285,11 @@ def _first_samples(plan: Plan, num_packs: int) -> Iterator[tuple[int, int, int]]
             yield source_id, row, pack.epoch
 
 
-def _show(dataset: PackDataset, source_id: int, row: int, batch: Batch) -> ShownSample:
+def _show(dataset: PackDataset, source_id: int, sample: int, batch: Batch) -> ShownSample:
     """Add to an encoded sample where it comes from and how its tiles belong to its images."""
     mixture, encoder = dataset.plan.mixture, dataset.encoder
     index, config = mixture.indexes[source_id], mixture.configs[source_id]
+    row = _row(mixture, source_id, sample)
     kind = KINDS[int(index.kind[row])]
     counts = [1] * batch.num_tiles  # of a video: a tile a frame
     if kind != "video":
@@ -293,7 +299,7 @@ def _show(dataset: PackDataset, source_id: int, row: int, batch: Batch) -> Shown
     return ShownSample(
         source=mixture.source_names[source_id],
         kind=KIND_NAMES[kind],
-        shard=mixture.shard_of(source_id, row),
+        shard=mixture.shard_of(source_id, sample),
         batch=batch,
         tiles_per_image=tuple(counts),
         thumbnails=encoder.tiling.use_thumbnail and kind != "video",
