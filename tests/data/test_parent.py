@@ -6,11 +6,12 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
-from internvl_lab.data.parent import signals_held
+from internvl_lab.data.parent import STOP_SIGNALS, signals_held
 
 CHILD = (
     "from internvl_lab.data.parent import exit_with_parent; exit_with_parent(); "
@@ -82,8 +83,12 @@ def test_signals_wait_while_workers_are_made() -> None:
     before = signal.signal(signal.SIGUSR1, lambda signum, frame: arrived.append(signum))
     try:
         with signals_held():
-            os.kill(os.getpid(), signal.SIGUSR1)
+            # to this thread: one for the process may go to another thread, which takes it
+            signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
             assert arrived == []
+            if (child := os.fork()) == 0:  # a worker begins with what was blocked
+                os._exit(len(signal.pthread_sigmask(signal.SIG_BLOCK, ()) & set(STOP_SIGNALS)))
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == len(STOP_SIGNALS)
         assert arrived == [signal.SIGUSR1]
     finally:
         signal.signal(signal.SIGUSR1, before)

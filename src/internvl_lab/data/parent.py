@@ -22,10 +22,10 @@ POLL_S = 1.0
 
 @contextmanager
 def signals_held() -> Iterator[None]:
-    """Let signals wait while workers are made, which begin with waiting signals as well.
+    """Let signals of this thread wait while it makes workers, which begin with waiting signals as well.
 
-    Else one that came in between killed a worker that had not called `exit_with_parent` yet, or left the maker with a
-    worker that it did not know. A worker that was made here must call `exit_with_parent`.
+    Else one that came in between killed a worker that had not called `exit_with_parent` yet, and with it the run. A
+    worker that was made here must call `exit_with_parent`.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
