@@ -21,6 +21,7 @@ from internvl_lab.checkpoints.storage import CHECKPOINT_SUFFIX
 from internvl_lab.checkpoints.tensors import PROVENANCE_FILE, weight_files
 from internvl_lab.config import ModelConfig, RunConfig, SourceConfig
 from internvl_lab.constants import PARTS
+from internvl_lab.curation.looped import ensure_looped
 from internvl_lab.data.miniworld import ensure_shards
 from internvl_lab.data.remote import is_remote
 from internvl_lab.errors import ConfigError, MissingWeightsError
@@ -176,6 +177,8 @@ def with_shards(config: RunConfig) -> RunConfig:
         # a folder per configuration, because two of them in one would make each other's shards anew
         name = hashlib.blake2b(repr(settings).encode(), digest_size=4).hexdigest()
         folders = ensure_shards(settings, Path(config.paths.data_dir) / f"miniworld-{name}")
+        if "finetune" in folders:
+            folders["finetune"] = ensure_looped(folders["finetune"], settings)
     used = {stage.mixture for stage in config.stages.values()} | {VAL_MIXTURE}
     mixtures = {
         name: {source: _located(value, folders) for source, value in sources.items()}

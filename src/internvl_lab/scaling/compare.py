@@ -4,7 +4,7 @@
 
     study_dir/report.md        table, picture, failed rows
               metrics.json     {"rows": [{"label", "status", "score", "gain_over_baseline", "tasks", ...}]}
-              comparison.png   scores by task with standard errors; loss against tokens
+              comparison.png   mean score with its standard error, looping answers, scores by task; loss against tokens
               study.csv        written by the study
 """
 
@@ -29,7 +29,7 @@ from internvl_lab.errors import ConfigError
 from internvl_lab.scaling.curves import read_loss
 from internvl_lab.scaling.table import DONE, FILE_NAME, RowResult
 
-COLUMNS = ("row", "params", "score ± s.e.", "gain", "blind", "loss", "train s")
+COLUMNS = ("row", "params", "score ± s.e.", "gain", "blind", "loops", "loss", "train s")
 """Few and narrow, so that labels are readable on a terminal of 80 columns."""
 
 
@@ -106,6 +106,7 @@ def _cells(result: RowResult, baseline: RowResult) -> tuple[str, ...]:
         score,
         _number(difference, "+.3f"),
         _number(result.blind, ".3f"),
+        _number(result.looping, ".3f"),
         _number(result.final_loss, ".4f"),
         _number(result.train_s, ".0f"),
     )
@@ -169,16 +170,16 @@ def _draw(results: Sequence[RowResult], title: str, path: Path) -> None:
 
 
 def _draw_scores(axes: Axes, results: Sequence[RowResult]) -> None:
-    """Draw grouped bars: the mean with its standard error first, then every task."""
+    """Draw grouped bars: the mean with its standard error, the share of looping answers, then every task."""
     tasks = _task_names(results)
-    places, width = np.arange(len(tasks) + 1), 0.8 / len(results)
+    places, width = np.arange(len(tasks) + 2), 0.8 / len(results)
     for number, result in enumerate(results):
-        scores = [result.score or 0.0, *(result.tasks.get(name, 0.0) for name in tasks)]
+        scores = [result.score or 0.0, result.looping or 0.0, *(result.tasks.get(name, 0.0) for name in tasks)]
         centres = places - 0.4 + (number + 0.5) * width
         axes.bar(centres, scores, width, color=f"C{number % 10}", label=result.label)
         axes.errorbar(centres[0], scores[0], yerr=result.standard_error or 0.0, color="black", capsize=3)
-    axes.axvline(0.5, color="grey", lw=0.8, ls=":")
-    axes.set_xticks(places, ["mean", *tasks], rotation=20)
+    axes.axvline(1.5, color="grey", lw=0.8, ls=":")
+    axes.set_xticks(places, ["mean", "looping", *tasks], rotation=20)
     axes.set(ylabel="score", ylim=(0, 1.05))
     axes.grid(axis="y", alpha=0.3)
     axes.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, frameon=False)
