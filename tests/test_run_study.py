@@ -29,7 +29,7 @@ def test_data_filtering_trains_on_four_shares_without_and_with_the_filter():
     shares = [0.0, 0.005, 0.02, 0.08]
     found = [(config.data.miniworld.filtered, config.data.miniworld.loop_share) for config in configs]
     assert found == [(on, share) for on in (False, True) for share in shares]
-    assert len({(repr(config.data.miniworld), list(config.stages)[0]) for config in configs}) == 1
+    assert len({(repr(config.data.miniworld), *config.stages) for config in configs}) == 1
 
 
 def execute(tmp_path, *overrides):

@@ -84,7 +84,7 @@ def test_without_blind_run(
 def test_answers_are_drawn_at_a_temperature(
     model: InternVL, template: ChatTemplate, tiling: TilingConfig, val_dir: Path, tmp_path: Path
 ) -> None:
-    cfg = replace(CFG, blind=False, temperature=1.0, tasks=("ocr",))
+    cfg = replace(CFG, blind=False, temperature=1.0, tasks=("attribute",))
 
     def answers(cfg: EvaluationConfig) -> list[str]:
         result = evaluate(model, template, tiling, val_dir, cfg, predictions_dir=tmp_path)

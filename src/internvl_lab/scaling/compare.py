@@ -29,8 +29,10 @@ from internvl_lab.errors import ConfigError
 from internvl_lab.scaling.curves import read_loss
 from internvl_lab.scaling.table import DONE, FILE_NAME, RowResult
 
-COLUMNS = ("row", "params", "score ± s.e.", "gain", "blind", "loops", "loss", "train s")
+COLUMNS = ("row", "params", "score ± s.e.", "gain", "blind", "loss", "train s")
 """Few and narrow, so that labels are readable on a terminal of 80 columns."""
+LOOPS = "loops"
+"""Column that is shown only where some answers loop."""
 
 
 def write_comparison(
@@ -73,11 +75,12 @@ def write_comparison(
 def comparison_table(results: Sequence[RowResult], baseline: RowResult, title: str) -> Table:
     """Lay out the rows of a study for the terminal."""
     table = Table(title=title)
+    loops = any(result.looping for result in results)
     table.add_column(COLUMNS[0], overflow="fold")
-    for name in COLUMNS[1:]:
+    for name in _columns(loops)[1:]:
         table.add_column(name, justify="right", no_wrap=True)
     for result in results:
-        table.add_row(*_cells(result, baseline), style="" if result.status == DONE else "red")
+        table.add_row(*_cells(result, baseline, loops), style="" if result.status == DONE else "red")
     return table
 
 
@@ -96,7 +99,11 @@ def _find_baseline(results: Sequence[RowResult], label: str | None) -> RowResult
     )
 
 
-def _cells(result: RowResult, baseline: RowResult) -> tuple[str, ...]:
+def _columns(loops: bool) -> tuple[str, ...]:
+    return (*COLUMNS, LOOPS) if loops else COLUMNS
+
+
+def _cells(result: RowResult, baseline: RowResult, loops: bool) -> tuple[str, ...]:
     """Format one row; a dash where a number is missing."""
     difference = None if result is baseline else gain(result, baseline)
     score = f"{result.score:.3f} ± {result.standard_error or 0:.3f}" if result.score is not None else result.status
@@ -106,9 +113,9 @@ def _cells(result: RowResult, baseline: RowResult) -> tuple[str, ...]:
         score,
         _number(difference, "+.3f"),
         _number(result.blind, ".3f"),
-        _number(result.looping, ".3f"),
         _number(result.final_loss, ".4f"),
         _number(result.train_s, ".0f"),
+        *((_number(result.looping, ".3f"),) if loops else ()),
     )
 
 
@@ -119,10 +126,12 @@ def _number(value: float | None, form: str) -> str:
 
 def _render(results: Sequence[RowResult], baseline: RowResult, title: str, has_picture: bool) -> str:
     """Return the report as markdown."""
-    lines = [f"# {title}", "", *_markdown(COLUMNS, [_cells(r, baseline) for r in results]), ""]
+    loops = any(result.looping for result in results)
+    lines = [f"# {title}", "", *_markdown(_columns(loops), [_cells(r, baseline, loops) for r in results]), ""]
     lines += [
         f"`gain` is the score minus that of {baseline.label}. `± s.e.` is the standard error from the number of "
-        "questions; the spread over seeds is not in it. `loss` is the mean training loss over the last logged steps.",
+        "questions; the spread over seeds is not in it. `loss` is the mean training loss over the last logged steps."
+        + (" `loops` is the share of answers that repeat themselves." if loops else ""),
         "",
     ]
     if has_picture:
