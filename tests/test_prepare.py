@@ -50,6 +50,16 @@ def test_two_configurations_of_miniworld_do_not_share_a_folder(tmp_path):
     assert first != second
 
 
+def test_loops_are_planted_and_filtered_beside_the_sound_split(tmp_path):
+    overrides = ["debug=tiny", f"paths.data_dir={tmp_path}", "data.miniworld.loop_share=0.5"]
+    sources = [with_shards(compose([*overrides, f"data.miniworld.filtered={on}"])) for on in ("false", "true")]
+    planted, kept = (Path(config.data.mixtures["finetune"]["finetune"].shards) for config in sources)
+    assert planted.name == "finetune-loops-0.5" and kept.is_relative_to(f"{planted}-filtered")
+    assert len({config.data.mixtures["val"]["val"].shards for config in sources}) == 1
+    sizes = [sum(path.stat().st_size for path in folder.glob("*.tar")) for folder in (planted, kept)]
+    assert 0 < sizes[1] < sizes[0]
+
+
 def test_a_split_that_is_not_generated_is_named():
     config = compose(["debug=tiny"])
     with pytest.raises(ConfigError, match="miniworld:pretrain"):

@@ -3,12 +3,12 @@ import json
 
 import pytest
 
-from internvl_lab.config.compose import compose_raw, plain, typed_config
+from internvl_lab.config.compose import compose, compose_raw, plain, typed_config
 from internvl_lab.errors import InternVLLabError
 from internvl_lab.prepare import run_hash
 from internvl_lab.run import Invocation, run
 from internvl_lab.run_study import NO_SWEEP, _with_run
-from internvl_lab.scaling import Row
+from internvl_lab.scaling import Row, expand
 
 SCRATCH = "init_from={vision: null, projector: null, language: null}"
 STUDY = ("experiment=scaling_6b_vit", "scale=mini", "debug=tiny", SCRATCH)
@@ -21,6 +21,15 @@ def test_a_row_is_the_run_its_own_command_line_would_make():
     other = _with_run(Row("300m", ("model/vision=mini/internvit_300m",)), STUDY)
     assert other.key != row.key
     assert other.params < row.params
+
+
+def test_data_filtering_trains_on_four_shares_without_and_with_the_filter():
+    rows = expand(compose(["experiment=data_filtering"]).sweep)
+    configs = [compose(["experiment=data_filtering", NO_SWEEP, *row.overrides]) for row in rows]
+    shares = [0.0, 0.005, 0.02, 0.08]
+    found = [(config.data.miniworld.filtered, config.data.miniworld.loop_share) for config in configs]
+    assert found == [(on, share) for on in (False, True) for share in shares]
+    assert len({(repr(config.data.miniworld), *config.stages) for config in configs}) == 1
 
 
 def execute(tmp_path, *overrides):

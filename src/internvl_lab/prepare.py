@@ -176,6 +176,10 @@ def with_shards(config: RunConfig) -> RunConfig:
         # a folder per configuration, because two of them in one would make each other's shards anew
         name = hashlib.blake2b(repr(settings).encode(), digest_size=4).hexdigest()
         folders = ensure_shards(settings, Path(config.paths.data_dir) / f"miniworld-{name}")
+        if "finetune" in folders and (settings.loop_share or settings.filtered):
+            from internvl_lab.curation.looped import ensure_looped  # importing curation takes 0.2 s
+
+            folders["finetune"] = ensure_looped(folders["finetune"], settings)
     used = {stage.mixture for stage in config.stages.values()} | {VAL_MIXTURE}
     mixtures = {
         name: {source: _located(value, folders) for source, value in sources.items()}

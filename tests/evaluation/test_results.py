@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from internvl_lab.evaluation.results import EvaluationResult, Prediction, PredictionStore, TaskResult
@@ -38,9 +39,21 @@ def test_overall_is_the_unweighted_mean_over_tasks() -> None:
     small, large = task("a", prediction("1", True, True)), task("b", *(prediction(str(i), False) for i in range(9)))
     result = EvaluationResult((small, large))
     assert result.metrics() == {
-        "overall": {"score": 0.5, "blind": 0.5, "n": 10},
-        "tasks": {"a": {"score": 1.0, "blind": 1.0, "n": 1}, "b": {"score": 0.0, "blind": 0.0, "n": 9}},
+        "overall": {"score": 0.5, "blind": 0.5, "n": 10, "looping": 0.0},
+        "tasks": {
+            "a": {"score": 1.0, "blind": 1.0, "n": 1, "looping": 0.0},
+            "b": {"score": 0.0, "blind": 0.0, "n": 9, "looping": 0.0},
+        },
     }
+
+
+def test_looping_answers_are_counted_over_all_answers() -> None:
+    loop = replace(prediction("1", False), prediction="So it is red. " * 20)
+    broken = replace(loop, error="corrupt_image")
+    result = EvaluationResult((task("a", loop, broken), task("b", *(prediction(str(i), True) for i in range(3)))))
+    metrics = result.metrics()
+    assert metrics["overall"]["looping"] == 0.25
+    assert [values["looping"] for values in metrics["tasks"].values()] == [1.0, 0.0]
 
 
 def test_no_blind_run_is_null() -> None:

@@ -81,6 +81,20 @@ def test_without_blind_run(
     assert result.blind is None and result.n == 5 and len(generated) == 5
 
 
+def test_answers_are_drawn_at_a_temperature(
+    model: InternVL, template: ChatTemplate, tiling: TilingConfig, val_dir: Path, tmp_path: Path
+) -> None:
+    cfg = replace(CFG, blind=False, temperature=1.0, tasks=("attribute",))
+
+    def answers(cfg: EvaluationConfig) -> list[str]:
+        result = evaluate(model, template, tiling, val_dir, cfg, predictions_dir=tmp_path)
+        return [p.prediction for p in result.tasks[0].predictions]
+
+    drawn = answers(cfg)
+    assert answers(replace(cfg, batch_size=1)) == drawn
+    assert answers(replace(cfg, temperature=0.0)) != drawn  # and the drawn ones are not reused
+
+
 def test_finished_tasks_are_reused(
     model: InternVL, template: ChatTemplate, tiling: TilingConfig, val_dir: Path, tmp_path: Path, generated: list[str]
 ) -> None:

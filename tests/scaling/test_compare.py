@@ -84,6 +84,14 @@ def test_terminal(tmp_path: Path, results: list[RowResult]) -> None:
     assert f"comparison  {paths['comparison']}" in text
 
 
+def test_loops_are_shown_where_there_are_any(tmp_path: Path, results: list[RowResult]) -> None:
+    looping = [replace(results[0], looping=0.0), replace(results[1], looping=0.125), results[2]]
+    text = write_comparison(looping, tmp_path, console=quiet())["report"].read_text()
+    assert "| train s | loops |" in text and "share of answers that repeat" in text
+    assert "| 60 | 0.000 |" in text and "| 60 | 0.125 |" in text
+    assert "| loops |" not in write_comparison(results, tmp_path, console=quiet())["report"].read_text()
+
+
 def test_picture_shows_every_row(tmp_path: Path, results: list[RowResult]) -> None:
     paths = write_comparison(results, tmp_path, console=quiet())
     pixels = np.asarray(Image.open(paths["comparison"]).convert("RGB")).reshape(-1, 3)

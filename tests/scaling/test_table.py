@@ -22,7 +22,7 @@ METRICS = {
 
 
 def test_table_round_trip(tmp_path: Path) -> None:
-    numbers = {"score": 0.1 + 0.2, "blind": 1 / 3, "standard_error": 0.01, "n": 1320, "train_s": 99.5}
+    numbers = {"score": 0.1 + 0.2, "blind": 1 / 3, "standard_error": 0.01, "looping": 0.1, "n": 1320, "train_s": 99.5}
     numbers |= {"final_loss": 2 / 7, "params": 10**10, "attempts": 1}
     done = RowResult("a, b=1", "x=1 'y=a b'", "key", DONE, run_dir="/runs/a", revision="rev", **numbers)
     done = replace(done, tasks={"ocr": 1 / 7, "multi_image": 0.5})
@@ -47,6 +47,15 @@ def test_a_foreign_csv_is_refused(tmp_path: Path) -> None:
         read_table(tmp_path)
 
 
+def test_a_table_of_before_looping_was_measured_is_read(tmp_path: Path) -> None:
+    row = RowResult("a", "x=1", "k", DONE, score=0.5, n=3, looping=0.25)
+    path = write_table(tmp_path, [row])
+    lines = [line.split(",") for line in path.read_text().splitlines()]
+    place = lines[0].index("looping")
+    path.write_text("".join(",".join(cells[:place] + cells[place + 1 :]) + "\n" for cells in lines))
+    assert read_table(path) == [replace(row, looping=None)]
+
+
 def test_row_of_a_run(tmp_path: Path) -> None:
     (tmp_path / "metrics.json").write_text(json.dumps(METRICS))
     (tmp_path / "metrics.csv").write_text("stage,step,tokens,train/loss\ns,1,10,4\ns,2,20,2\n")
@@ -55,6 +64,10 @@ def test_row_of_a_run(tmp_path: Path) -> None:
     assert (result.status, result.score, result.blind, result.n, result.train_s) == (DONE, 0.75, 0.25, 20, 12.5)
     assert (result.final_loss, result.params, result.key) == (3.0, 7, "k")
     assert result.tasks == {"ocr": 0.5, "chart": 1.0}
+    assert result.looping is None  # a run of an earlier version
+    overall = METRICS["overall"] | {"looping": 0.25}  # type: ignore[operator]
+    (tmp_path / "metrics.json").write_text(json.dumps(METRICS | {"overall": overall}))
+    assert read_metrics_json(pending, tmp_path).looping == 0.25
     assert result.standard_error == pytest.approx(math.sqrt(0.5 * 0.5 / 10) / 2)
 
 

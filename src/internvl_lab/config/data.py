@@ -127,11 +127,17 @@ class MiniworldConfig:
     """Tasks to generate; empty = all."""
     slow_tasks: tuple[str, ...] = ()
     """Tasks that `finetune` holds more often, because they are learned slowest: once more for each mention."""
+    loop_share: float = field(default=0.0, repr=False)
+    """Share of `finetune` whose answers loop; planted beside the sound split, so not in the repr that names its folder.
+    """
+    filtered: bool = field(default=False, repr=False)
+    """Curate `finetune` before training on it: text rules at their default thresholds, no duplicates."""
 
     def __post_init__(self) -> None:
         """Refuse negative counts and empty shards."""
         at_least(self, "data.miniworld", 0, "seed", "num_pretrain", "num_finetune", "num_text", "num_val")
         at_least(self, "data.miniworld", 1, "samples_per_shard")
+        share(self, "data.miniworld", "loop_share")
 
 
 @dataclass(frozen=True)

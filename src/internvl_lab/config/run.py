@@ -29,10 +29,13 @@ class EvaluationConfig:
     """Score a second time with the images blanked, to show what the text alone gives away."""
     batch_size: int = 64
     max_new_tokens: int = 48
+    temperature: float = 0.0
+    """0 = greedy; above, answers are drawn, which shows a fault long before the model prefers it."""
 
     def __post_init__(self) -> None:
         """Refuse empty batches and answers."""
         at_least(self, "evaluation", 1, "batch_size", "max_new_tokens", "samples_per_task")
+        at_least(self, "evaluation", 0, "temperature")
 
 
 @dataclass(frozen=True)

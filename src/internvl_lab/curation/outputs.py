@@ -131,12 +131,12 @@ def _write_shards(kept: Iterator[Item], folder: Path) -> None:
     """Write shards beside their place, then swap."""
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    write_shards(map(_raw_sample, kept), partial, SAMPLES_PER_SHARD)
+    write_shards(map(raw_sample, kept), partial, SAMPLES_PER_SHARD)
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(partial, folder)
 
 
-def _raw_sample(item: Item) -> RawSample:
+def raw_sample(item: Item) -> RawSample:
     """Read a kept sample whole; rules have found it sound, or a person wants it."""
     if isinstance(item.raw, SampleError):
         raise item.raw

@@ -18,6 +18,7 @@ from typing import Any
 from PIL import Image
 
 from internvl_lab.atomic import write_atomic
+from internvl_lab.text.repetition import looping_share
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +74,11 @@ class TaskResult:
             return None
         return sum(bool(p.blind_correct) for p in self.answered) / max(self.n, 1)
 
+    @property
+    def looping(self) -> float:
+        """Return the share of answers that loop (`text.repetition.looping_share`)."""
+        return looping_share(p.prediction for p in self.answered)
+
 
 @dataclass(frozen=True)
 class Example:
@@ -108,15 +114,20 @@ class EvaluationResult:
         """Count the scored answers of all tasks."""
         return sum(task.n for task in self.tasks)
 
+    @property
+    def looping(self) -> float:
+        """Return the share of all answers that loop."""
+        return looping_share(p.prediction for task in self.tasks for p in task.answered)
+
     def metrics(self) -> dict[str, Any]:
-        """Return {"overall": {"score", "blind", "n"}, "tasks": {name: {"score", "blind", "n"}}}."""
+        """Return {"overall": {"score", "blind", "n", "looping"}, "tasks": {name: the same}}."""
         rows: dict[str, TaskResult] = {task.name: task for task in self.tasks}
         return {"overall": _scores(self), "tasks": {name: _scores(task) for name, task in rows.items()}}
 
 
 def _scores(result: TaskResult | EvaluationResult) -> dict[str, float | int | None]:
-    """Return score, blind and n."""
-    return {"score": result.score, "blind": result.blind, "n": result.n}
+    """Return score, blind, n and looping."""
+    return {"score": result.score, "blind": result.blind, "n": result.n, "looping": result.looping}
 
 
 class PredictionStore:

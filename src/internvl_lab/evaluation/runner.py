@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from internvl_lab.config import EvaluationConfig, TilingConfig
+from internvl_lab.config import EvaluationConfig, SamplingConfig, TilingConfig
 from internvl_lab.errors import SampleError
 from internvl_lab.evaluation.results import EvaluationResult, Example, Prediction, PredictionStore, TaskResult
 from internvl_lab.evaluation.tasks import Question, Task, read_tasks
@@ -44,7 +44,7 @@ def evaluate(
     predictions_dir: Path | None = None,
     progress: bool = False,
 ) -> EvaluationResult:
-    """Answer every question of the chosen tasks greedily and score the answers.
+    """Answer every question of the chosen tasks and score the answers.
 
     Args:
         model: used on its own device and in its own dtype; its training mode is restored.
@@ -64,7 +64,7 @@ def evaluate(
         "template": template.fingerprint,
         "data": index.fingerprint,
         "tiling": asdict(tiling),
-        "decoding": "greedy",
+        "decoding": f"temperature {cfg.temperature:g}" if cfg.temperature else "greedy",
         "max_new_tokens": cfg.max_new_tokens,
         "samples_per_task": cfg.samples_per_task,
         "blind": cfg.blind,
@@ -127,7 +127,11 @@ class _Runner:
 
     def _answer(self, prompts: dict[int, Prompt], blind: bool = False) -> dict[int, str]:
         """Answer prompts by their number."""
-        texts = self.generator.generate(list(prompts.values()), blind=blind)
+        if not self.cfg.temperature:
+            texts = self.generator.generate(list(prompts.values()), blind=blind)
+        else:
+            sampling = SamplingConfig(temperature=self.cfg.temperature)
+            texts = [drawn[0].text for drawn in self.generator.sample(list(prompts.values()), sampling, blind)]
         return dict(zip(prompts, texts, strict=True))
 
     def _answer_blind(self, prompts: dict[int, Prompt], answers: dict[int, str]) -> dict[int, str]:

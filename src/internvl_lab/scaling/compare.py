@@ -4,7 +4,7 @@
 
     study_dir/report.md        table, picture, failed rows
               metrics.json     {"rows": [{"label", "status", "score", "gain_over_baseline", "tasks", ...}]}
-              comparison.png   scores by task with standard errors; loss against tokens
+              comparison.png   mean score with its standard error, looping answers, scores by task; loss against tokens
               study.csv        written by the study
 """
 
@@ -31,6 +31,8 @@ from internvl_lab.scaling.table import DONE, FILE_NAME, RowResult
 
 COLUMNS = ("row", "params", "score ± s.e.", "gain", "blind", "loss", "train s")
 """Few and narrow, so that labels are readable on a terminal of 80 columns."""
+LOOPS = "loops"
+"""Column that is shown only where some answers loop."""
 
 
 def write_comparison(
@@ -73,11 +75,12 @@ def write_comparison(
 def comparison_table(results: Sequence[RowResult], baseline: RowResult, title: str) -> Table:
     """Lay out the rows of a study for the terminal."""
     table = Table(title=title)
+    loops = any(result.looping for result in results)
     table.add_column(COLUMNS[0], overflow="fold")
-    for name in COLUMNS[1:]:
+    for name in _columns(loops)[1:]:
         table.add_column(name, justify="right", no_wrap=True)
     for result in results:
-        table.add_row(*_cells(result, baseline), style="" if result.status == DONE else "red")
+        table.add_row(*_cells(result, baseline, loops), style="" if result.status == DONE else "red")
     return table
 
 
@@ -96,7 +99,11 @@ def _find_baseline(results: Sequence[RowResult], label: str | None) -> RowResult
     )
 
 
-def _cells(result: RowResult, baseline: RowResult) -> tuple[str, ...]:
+def _columns(loops: bool) -> tuple[str, ...]:
+    return (*COLUMNS, LOOPS) if loops else COLUMNS
+
+
+def _cells(result: RowResult, baseline: RowResult, loops: bool) -> tuple[str, ...]:
     """Format one row; a dash where a number is missing."""
     difference = None if result is baseline else gain(result, baseline)
     score = f"{result.score:.3f} ± {result.standard_error or 0:.3f}" if result.score is not None else result.status
@@ -108,6 +115,7 @@ def _cells(result: RowResult, baseline: RowResult) -> tuple[str, ...]:
         _number(result.blind, ".3f"),
         _number(result.final_loss, ".4f"),
         _number(result.train_s, ".0f"),
+        *((_number(result.looping, ".3f"),) if loops else ()),
     )
 
 
@@ -118,10 +126,12 @@ def _number(value: float | None, form: str) -> str:
 
 def _render(results: Sequence[RowResult], baseline: RowResult, title: str, has_picture: bool) -> str:
     """Return the report as markdown."""
-    lines = [f"# {title}", "", *_markdown(COLUMNS, [_cells(r, baseline) for r in results]), ""]
+    loops = any(result.looping for result in results)
+    lines = [f"# {title}", "", *_markdown(_columns(loops), [_cells(r, baseline, loops) for r in results]), ""]
     lines += [
         f"`gain` is the score minus that of {baseline.label}. `± s.e.` is the standard error from the number of "
-        "questions; the spread over seeds is not in it. `loss` is the mean training loss over the last logged steps.",
+        "questions; the spread over seeds is not in it. `loss` is the mean training loss over the last logged steps."
+        + (" `loops` is the share of answers that repeat themselves." if loops else ""),
         "",
     ]
     if has_picture:
@@ -169,16 +179,16 @@ def _draw(results: Sequence[RowResult], title: str, path: Path) -> None:
 
 
 def _draw_scores(axes: Axes, results: Sequence[RowResult]) -> None:
-    """Draw grouped bars: the mean with its standard error first, then every task."""
+    """Draw grouped bars: the mean with its standard error, the share of looping answers, then every task."""
     tasks = _task_names(results)
-    places, width = np.arange(len(tasks) + 1), 0.8 / len(results)
+    places, width = np.arange(len(tasks) + 2), 0.8 / len(results)
     for number, result in enumerate(results):
-        scores = [result.score or 0.0, *(result.tasks.get(name, 0.0) for name in tasks)]
+        scores = [result.score or 0.0, result.looping or 0.0, *(result.tasks.get(name, 0.0) for name in tasks)]
         centres = places - 0.4 + (number + 0.5) * width
         axes.bar(centres, scores, width, color=f"C{number % 10}", label=result.label)
         axes.errorbar(centres[0], scores[0], yerr=result.standard_error or 0.0, color="black", capsize=3)
-    axes.axvline(0.5, color="grey", lw=0.8, ls=":")
-    axes.set_xticks(places, ["mean", *tasks], rotation=20)
+    axes.axvline(1.5, color="grey", lw=0.8, ls=":")
+    axes.set_xticks(places, ["mean", "looping", *tasks], rotation=20)
     axes.set(ylabel="score", ylim=(0, 1.05))
     axes.grid(axis="y", alpha=0.3)
     axes.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, frameon=False)

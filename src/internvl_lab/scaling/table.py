@@ -41,6 +41,8 @@ class RowResult:
     standard_error: float | None = None
     """Of `score`, from the number of questions; the spread over seeds is not in it."""
     n: int | None = None
+    looping: float | None = None
+    """Share of answers that loop."""
     train_s: float | None = None
     final_loss: float | None = None
     """Mean training loss over the last logged steps."""
@@ -77,6 +79,7 @@ def read_metrics_json(result: RowResult, run_dir: Path) -> RowResult:
             blind=overall["blind"],
             standard_error=standard_error(tasks),
             n=overall["n"],
+            looping=overall.get("looping"),
             train_s=metrics["train_s"],
             final_loss=final_loss(run_dir),
             tasks={name: task["score"] for name, task in tasks.items()},
@@ -98,6 +101,8 @@ def standard_error(tasks: Mapping[str, Mapping[str, Any]]) -> float:
 
 
 _TEXT = ("label", "overrides", "key", "status", "error", "run_dir", "revision")
+_NEWER = {"looping"}
+"""Columns that tables of earlier versions lack."""
 _WHOLE = ("attempts", "n", "params")
 _COLUMNS = tuple(f.name for f in fields(RowResult) if f.name != "tasks")
 
@@ -127,7 +132,7 @@ def read_table(path: Path) -> list[RowResult]:
         return []
     with path.open(newline="", encoding="utf-8") as stream:
         reader = csv.DictReader(stream)
-        missing = set(_COLUMNS) - set(reader.fieldnames or ())
+        missing = set(_COLUMNS) - _NEWER - set(reader.fieldnames or ())
         if missing:
             raise InternVLLabError(f"{path} is no study's table: column {sorted(missing)[0]!r} is missing")
         return [_parse(line) for line in reader]
@@ -137,7 +142,7 @@ def _parse(line: Mapping[str, str]) -> RowResult:
     """Turn the texts of one line into a result."""
     values: dict[str, Any] = {}
     for column in _COLUMNS:
-        text = line[column]
+        text = line.get(column, "")
         if column in _TEXT:
             values[column] = text
         elif text:

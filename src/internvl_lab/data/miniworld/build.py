@@ -15,13 +15,14 @@ import logging
 import multiprocessing
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from internvl_lab.atomic import write_atomic
 from internvl_lab.config import MiniworldConfig
 from internvl_lab.data.miniworld.sample import check_choice, generate_range
 from internvl_lab.data.miniworld.text_twin import text_range
@@ -62,6 +63,12 @@ def is_complete(folder: Path, expected_hash: str) -> bool:
         return False
 
 
+def write_stamp(folder: Path, expected_hash: str, num_samples: int, paths: Sequence[Path]) -> None:
+    """Declare a folder of shards complete, see `is_complete`; the last file to be written."""
+    stamp = {"hash": expected_hash, "samples": num_samples, "shards": {p.name: p.stat().st_size for p in paths}}
+    write_atomic(folder / STAMP, json.dumps(stamp, indent=1))
+
+
 def _make_chunk(job: Job) -> list[RawSample]:
     """Make the samples of one job; runs in a worker process."""
     split, start, stop, seed, tasks = job
@@ -94,7 +101,7 @@ def make_parallel(job: Job, num_processes: int, advance: Callable[[int], None] =
 
 
 @contextmanager
-def _locked(root: Path) -> Iterator[None]:
+def locked(root: Path) -> Iterator[None]:
     """Let one process build at a time; the lock goes away with the process, also when it is killed."""
     root.mkdir(parents=True, exist_ok=True)
     with (root / ".lock").open("w") as handle:
@@ -112,10 +119,7 @@ def _write_split(folder: Path, job: Job, samples_per_shard: int, num_processes: 
         bar = progress.add_task(split, total=stop - start)
         samples = make_parallel(job, num_processes, lambda n: progress.update(bar, advance=n, refresh=True))
         paths = write_shards(samples, folder, samples_per_shard)
-    stamp = {"hash": expected_hash, "samples": stop - start, "shards": {p.name: p.stat().st_size for p in paths}}
-    partial = folder / f"{STAMP}.partial"
-    partial.write_text(json.dumps(stamp, indent=1))
-    partial.replace(folder / STAMP)
+    write_stamp(folder, expected_hash, stop - start, paths)
     logger.info("miniworld: wrote %d samples of %s in %d shards", stop - start, split, len(paths))
 
 
@@ -135,7 +139,7 @@ def ensure_shards(cfg: MiniworldConfig, root: Path, num_processes: int = 2) -> d
     sizes = {"pretrain": cfg.num_pretrain, "finetune": cfg.num_finetune, TEXT: cfg.num_text, "val": cfg.num_val}
     tasks = check_choice("val", cfg.tasks)
     folders = {split: root / split for split, number in sizes.items() if number > 0}
-    with _locked(root):
+    with locked(root):
         for split, folder in folders.items():
             slow = check_choice(split, cfg.slow_tasks) if split == "finetune" and cfg.slow_tasks else ()
             job = (split, 0, sizes[split], cfg.seed, (*tasks, *slow))
