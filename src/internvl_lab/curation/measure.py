@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
+import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -162,9 +162,7 @@ def _save_rows(rows: list[Row], path: Path) -> None:
     write_atomic(path, buffer.getvalue())
 
 
-def remove_signatures(folder: Path, numbers: int) -> None:
-    """Remove the signatures of chunks 0 ... numbers - 1, which the index holds now."""
-    for number in range(numbers):
-        signatures_path(folder, number).unlink(missing_ok=True)
+def remove_signatures(folder: Path) -> None:
+    """Remove the signatures of all chunks, which the index holds now, and what a kill left half-written."""
     if (folder / "signatures").is_dir():
-        os.rmdir(folder / "signatures")
+        shutil.rmtree(folder / "signatures")
