@@ -30,7 +30,7 @@ class EvaluationConfig:
     batch_size: int = 64
     max_new_tokens: int = 48
     temperature: float = 0.0
-    """0 = greedy; above, answers are drawn, which shows a fault long before the model prefers it."""
+    """0 = greedy; above, answers are drawn, each from a seed of its own question."""
 
     def __post_init__(self) -> None:
         """Refuse empty batches and answers."""
