@@ -39,7 +39,7 @@ def test_a_wrong_value_is_one_line_and_status_2(repository, tmp_path):
     ("words", "message"),
     [
         (["tiling.max_tilez=1"], "error: unknown key 'tiling.max_tilez'; known here: tile_size"),
-        (["experiment=nope"], "error: unknown choice 'experiment/nope'; choices in experiment: pretrain_language"),
+        (["experiment=nope"], "error: unknown choice 'experiment/nope'; choices in experiment: data_filtering"),
         (["trainer.precision=fp16"], "error: trainer.precision='fp16' must be one of 32-true"),
         (["-m", "seed=1,2", "tiling.max_tilez=1"], "error: unknown key 'tiling.max_tilez'; known here: tile_size"),
     ],
