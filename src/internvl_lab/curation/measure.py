@@ -11,8 +11,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import re
+import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -164,9 +164,8 @@ def _save_rows(rows: list[Row], path: Path) -> None:
     write_atomic(path, buffer.getvalue())
 
 
-def remove_signatures(folder: Path, numbers: int) -> None:
-    """Remove the signatures of chunks 0 ... numbers - 1, which the index holds now."""
-    for number in range(numbers):
-        signatures_path(folder, number).unlink(missing_ok=True)
-    if (folder / "signatures").is_dir():
-        os.rmdir(folder / "signatures")
+def remove_signatures(folder: Path) -> None:
+    """Remove what the index holds now, and what kills have left half written."""
+    shutil.rmtree(folder / "signatures", ignore_errors=True)  # a worker of a killed run may still be leaving
+    for partial in (folder / "scores").glob(".*.partial"):
+        partial.unlink(missing_ok=True)

@@ -124,7 +124,7 @@ def _measure_all(chunks: Sequence[Chunk], settings: Measuring, out: Path, worker
             bar.refresh()
     if not indexed:
         build_index(paths, out / "index")
-    remove_signatures(out, len(chunks))
+    remove_signatures(out)
     find_duplicates(out / "index")
 
 
