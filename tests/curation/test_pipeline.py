@@ -80,10 +80,13 @@ def test_a_killed_run_goes_on_and_ends_the_same(many, tmp_path, place, count):
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL
+    for folder in (tmp_path / "killed").glob("s*"):  # scores and signatures: a kill in the middle of writing
+        (folder / ".000000.1.2.partial").write_bytes(b"half")
     assert not (tmp_path / "killed" / "summary.json").exists()
     curate(many, tmp_path / "killed", progress=False)
     curate(many, tmp_path / "whole", progress=False)
     assert results(tmp_path / "killed") == results(tmp_path / "whole")
+    assert not list((tmp_path / "killed").rglob("*.partial"))
 
 
 def test_what_is_measured_is_not_measured_again(many, tmp_path, monkeypatch):

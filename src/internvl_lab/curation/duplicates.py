@@ -3,8 +3,9 @@
     signatures of all chunks ── build_index ──> one file a column (376 bytes a record)
     for each band: sort its keys, compare every record with the first and the previous of its group ──> best match
 
-Only one band's keys are in memory at a time: 24 bytes a record to sort them, and 8 for the matches of the rule at work
-(0.3 GB at ten million). A record is only compared with earlier ones, so the first of its kind is kept.
+Only one band's keys are in memory at a time. Measured with a tenth of copies: 17 MiB at 0.1 million records, 75 at one
+and 478 at ten, beside 249 for the program; 147 s of one core at ten million, from an index of 3.8 GB. A record is only
+compared with earlier ones, so the first of its kind is kept.
 """
 
 from __future__ import annotations

@@ -163,6 +163,7 @@ def _save_rows(rows: list[Row], path: Path) -> None:
 
 
 def remove_signatures(folder: Path) -> None:
-    """Remove the signatures of all chunks, which the index holds now, and what a kill left half-written."""
-    if (folder / "signatures").is_dir():
-        shutil.rmtree(folder / "signatures")
+    """Remove what the index holds now, and what kills have left half written."""
+    shutil.rmtree(folder / "signatures", ignore_errors=True)  # a worker of a killed run may still be leaving
+    for partial in (folder / "scores").glob(".*.partial"):
+        partial.unlink(missing_ok=True)
