@@ -12,7 +12,7 @@ from internvl_lab.evaluation.metrics import METRICS
 from internvl_lab.evaluation.metrics.pairs import average
 from internvl_lab.evaluation.metrics.yes_no import COGNITION, PERCEPTION
 from internvl_lab.evaluation.suites import Suite
-from internvl_lab.text.repetition import is_looping
+from internvl_lab.text.repetition import looping_share
 
 MME_PER_TASK = 200.0
 CIDER_FULL = 10.0
@@ -34,7 +34,7 @@ class Score:
     num_unscored: int
     """Answers without a reference."""
     looping: float
-    """Share of answers that repeat themselves, the report's failure mode (`text.repetition.is_looping`)."""
+    """Share of answers that repeat themselves, the report's failure mode (`text.repetition.looping_share`)."""
     errors: tuple[tuple[str, str], ...] = ()
     """(question, why) of the skipped ones."""
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -101,7 +101,7 @@ def score_suite(
         len(scored),
         len(lines) - len(asked),
         len(asked) - len(scored),
-        average(is_looping(line["prediction"]) for line in asked),
+        looping_share(line["prediction"] for line in asked),
         tuple((line["id"], line["error"]) for line in lines if line.get("error")),
         settings,
     )

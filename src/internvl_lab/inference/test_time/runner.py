@@ -35,7 +35,7 @@ from internvl_lab.inference.test_time.samples import (
     SampleStore,
     forward_flops,
 )
-from internvl_lab.text.repetition import is_looping
+from internvl_lab.text.repetition import measure_repetition
 
 logger = logging.getLogger(__name__)
 
@@ -195,7 +195,7 @@ def _sample(problem: Problem, arm: Arm, answer: Answer, prompt_tokens: int, conf
         num_tokens=count,
         mean_logprob=answer.mean_logprob,
         ended=answer.ended,
-        looping=is_looping(answer.text),
+        looping=measure_repetition(answer.text).looping,
         flops=flops,
     )
 
