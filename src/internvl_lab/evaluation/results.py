@@ -120,14 +120,16 @@ class EvaluationResult:
         return looping_share(p.prediction for task in self.tasks for p in task.answered)
 
     def metrics(self) -> dict[str, Any]:
-        """Return {"overall": {"score", "blind", "n", "looping"}, "tasks": {name: the same}}."""
+        """Return {"overall": {"score", "blind", "n"}, "tasks": {name: the same}, "looping": {"overall", name: share}}."""
         rows: dict[str, TaskResult] = {task.name: task for task in self.tasks}
-        return {"overall": _scores(self), "tasks": {name: _scores(task) for name, task in rows.items()}}
+        looping = {"overall": self.looping, **{name: task.looping for name, task in rows.items()}}
+        scores = {name: _scores(task) for name, task in rows.items()}
+        return {"overall": _scores(self), "tasks": scores, "looping": looping}
 
 
 def _scores(result: TaskResult | EvaluationResult) -> dict[str, float | int | None]:
-    """Return score, blind, n and looping."""
-    return {"score": result.score, "blind": result.blind, "n": result.n, "looping": result.looping}
+    """Return score, blind and n."""
+    return {"score": result.score, "blind": result.blind, "n": result.n}
 
 
 class PredictionStore:

@@ -79,7 +79,7 @@ def read_metrics_json(result: RowResult, run_dir: Path) -> RowResult:
             blind=overall["blind"],
             standard_error=standard_error(tasks),
             n=overall["n"],
-            looping=overall.get("looping"),
+            looping=metrics.get("looping", {}).get("overall"),
             train_s=metrics["train_s"],
             final_loss=final_loss(run_dir),
             tasks={name: task["score"] for name, task in tasks.items()},
