@@ -3,7 +3,7 @@
 ::
 
     run_dir/report.md            scores, settings, pictures by relative path
-            metrics.json         {"overall": {"score", "blind", "n"}, "tasks": {name: ...}, "looping", "train_s", "seed"}
+            metrics.json         {"overall": {"score", "blind", "n"}, "tasks": {name: ...}, "looping", "seed", ...}
             contact_sheet.png    pictures, questions, answers
             loss_curves.png      training loss by stage (left out when nothing was trained)
             predictions/         one JSONL a task (written by the runner)

@@ -120,7 +120,7 @@ class EvaluationResult:
         return looping_share(p.prediction for task in self.tasks for p in task.answered)
 
     def metrics(self) -> dict[str, Any]:
-        """Return {"overall": {"score", "blind", "n"}, "tasks": {name: the same}, "looping": {"overall", name: share}}."""
+        """Return {"overall": {"score", "blind", "n"}, "tasks": {name: the same}, "looping": {"overall", name: ...}}."""
         rows: dict[str, TaskResult] = {task.name: task for task in self.tasks}
         looping = {"overall": self.looping, **{name: task.looping for name, task in rows.items()}}
         scores = {name: _scores(task) for name, task in rows.items()}
