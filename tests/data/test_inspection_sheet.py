@@ -13,6 +13,7 @@ from internvl_lab.data import inspection_sheet as sheet
 from internvl_lab.data.inspection import ShownSample, inspect_stage
 from internvl_lab.data.loader import PackDataset
 from internvl_lab.data.plan import Plan
+from internvl_lab.data.sheet import OUTLINE
 from internvl_lab.text import ChatTemplate
 
 
@@ -86,7 +87,7 @@ def test_a_sheet_marks_answers_frames_thumbnails_and_is_a_grid(
 ) -> None:
     picture = sheet.draw_sheet(list(shown.values()), template)
     assert picture.width == sheet.COLUMNS * sheet.CELL_WIDTH
-    assert {sheet.GREEN, sheet.LIGHT} <= colours(picture)
+    assert {sheet.GREEN, OUTLINE} <= colours(picture)
     one = shown["one image"]
     thumbnail = one.thumbnails and one.tiles_per_image[0] > 1
     assert (sheet.BLUE in colours(sheet.draw_sheet([one], template))) == thumbnail

@@ -8,7 +8,8 @@ from internvl_lab.checkpoints import convert, resolve_source
 from internvl_lab.config import ProbeConfig
 from internvl_lab.config.compose import compose_raw, plain
 from internvl_lab.errors import CheckpointError, ConfigError, MissingWeightsError
-from internvl_lab.probing.encoder import EncoderSource, list_encoders, load_encoder, normalise
+from internvl_lab.models.pixels import normalise
+from internvl_lab.probing.encoder import EncoderSource, list_encoders, load_encoder
 
 MINI = "asset:internvit_300m"
 

@@ -73,6 +73,7 @@ class _Endless:
     end_id = -1
 
     def decode(self, ids: Sequence[int]) -> str:
+        """Return nothing."""
         return ""
 
 

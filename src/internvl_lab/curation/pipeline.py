@@ -152,6 +152,7 @@ def _write_all(given: Input, stream: _Deciding, out: Path, progress: bool) -> Ta
         task = bar.add_task("deciding", total=len(stream.chunks))
 
         def decided(chunks: Iterable[Chunk]) -> Iterator[tuple[Item, Decision]]:
+            """Yield the records of some chunks with what became of them, counting."""
             for chunk in chunks:
                 for item, scores, decision in stream.of_chunk(chunk):
                     tally.add(item, scores, decision)

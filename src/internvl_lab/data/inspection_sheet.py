@@ -21,6 +21,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from internvl_lab.constants import IGNORE_INDEX, IMAGE_CONTEXT_TOKEN
 from internvl_lab.data.inspection import ShownSample
+from internvl_lab.data.sheet import lay_out
 from internvl_lab.text.template import ChatTemplate
 
 COLUMNS = 3
@@ -38,7 +39,7 @@ MAX_LINES = 14
 """Lines of text drawn of a sample; the middle of a longer one is left out."""
 WIDE_FONTS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "WenQuanYi Zen Hei", "Arial Unicode MS", "SimHei")
 
-BLACK, GREY, LIGHT = (20, 20, 20), (110, 110, 110), (226, 229, 233)
+BLACK, GREY = (20, 20, 20), (110, 110, 110)
 BLUE, GREEN = (31, 78, 153), (206, 238, 214)
 Colour = tuple[int, int, int]
 
@@ -64,19 +65,7 @@ def draw_sheet(samples: Sequence[ShownSample], template: ChatTemplate) -> Image.
     """
     if not samples:
         raise ValueError("a contact sheet needs at least one sample")
-    cells = [_draw_cell(shown, template) for shown in samples]
-    columns = min(COLUMNS, len(cells))
-    rows = [cells[i : i + columns] for i in range(0, len(cells), columns)]
-    heights = [max(cell.height for cell in row) for row in rows]
-    sheet = Image.new("RGB", (columns * CELL_WIDTH, sum(heights)), "white")
-    draw, top = ImageDraw.Draw(sheet), 0
-    for row, height in zip(rows, heights, strict=True):
-        for column, cell in enumerate(row):
-            left = column * CELL_WIDTH
-            sheet.paste(cell, (left, top))
-            draw.rectangle((left, top, left + CELL_WIDTH - 1, top + height - 1), outline=LIGHT)
-        top += height
-    return sheet
+    return lay_out([_draw_cell(shown, template) for shown in samples], COLUMNS)
 
 
 def read_spans(shown: ShownSample, template: ChatTemplate) -> list[Span]:

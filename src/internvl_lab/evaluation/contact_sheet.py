@@ -16,6 +16,7 @@ import matplotlib
 from PIL import Image, ImageDraw, ImageFont
 
 from internvl_lab.constants import IMAGE_PLACEHOLDER
+from internvl_lab.data.sheet import lay_out
 from internvl_lab.evaluation.metrics import BOX_SCALE, parse_box
 from internvl_lab.evaluation.results import Example
 
@@ -32,7 +33,7 @@ LONGEST_LINE, SHORTEST_LINE = 60, 20
 MAX_FRAMES = 8
 """Frames of a video that are shown."""
 
-BLACK, GREY, LIGHT = (20, 20, 20), (110, 110, 110), (226, 229, 233)
+BLACK, GREY = (20, 20, 20), (110, 110, 110)
 GREEN, RED = (16, 124, 52), (192, 28, 28)
 Colour = tuple[int, int, int]
 
@@ -47,19 +48,7 @@ def draw_contact_sheet(examples: Sequence[Example]) -> Image.Image:
     """
     if not examples:
         raise ValueError("a contact sheet needs at least one example")
-    cells = [_draw_cell(example) for example in examples]
-    columns = min(COLUMNS, len(cells))
-    rows = [cells[i : i + columns] for i in range(0, len(cells), columns)]
-    heights = [max(cell.height for cell in row) for row in rows]
-    sheet = Image.new("RGB", (columns * CELL_WIDTH, sum(heights)), "white")
-    draw, top = ImageDraw.Draw(sheet), 0
-    for row, height in zip(rows, heights, strict=True):
-        for column, cell in enumerate(row):
-            left = column * CELL_WIDTH
-            sheet.paste(cell, (left, top))
-            draw.rectangle((left, top, left + CELL_WIDTH - 1, top + height - 1), outline=LIGHT)
-        top += height
-    return sheet
+    return lay_out([_draw_cell(example) for example in examples], COLUMNS)
 
 
 def _draw_cell(example: Example) -> Image.Image:

@@ -166,6 +166,7 @@ def _number_images(question: str) -> str:
     count = 0
 
     def number(_: re.Match[str]) -> str:
+        """Name the next picture."""
         nonlocal count
         count += 1
         return f"Image-{count}"

@@ -13,17 +13,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
 
 import torch
 from torch import Tensor, nn
 
 from internvl_lab.config import ModelConfig
-from internvl_lab.constants import IMAGENET_MEAN, IMAGENET_STD, PARTS
+from internvl_lab.constants import PARTS
 from internvl_lab.errors import ConfigError, TokenMismatchError
 from internvl_lab.models import attention
 from internvl_lab.models.language import build_head, build_language
 from internvl_lab.models.loss_head import TokenLosses, supervised_losses
+from internvl_lab.models.pixels import normalise
 from internvl_lab.models.projector import build_projector, pixel_unshuffle
 from internvl_lab.models.vision import build_vision, set_drop_path
 
@@ -215,17 +215,7 @@ class InternVL(nn.Module):
         """Subtract ImageNet's mean and divide by its deviation: uint8 (N, 3, H, W) -> the model's dtype."""
         if pixel_values.dtype != torch.uint8:
             return pixel_values.to(self.dtype)
-        mean, std = _pixel_statistics(pixel_values.device)
-        # in fp32 and in place, then one cast: bf16 constants would shift every pixel
-        return pixel_values.float().sub_(mean).div_(std).to(self.dtype)
-
-
-@cache
-def _pixel_statistics(device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return ImageNet's mean and deviation, each (3, 1, 1) fp32 in levels of 0 to 255; copied to a device once."""
-    with torch.inference_mode(False):  # the first caller may be a generation, later ones train
-        mean, std = (torch.tensor(v, device=device, dtype=torch.float32) for v in (IMAGENET_MEAN, IMAGENET_STD))
-        return mean.view(3, 1, 1) * 255.0, std.view(3, 1, 1) * 255.0
+        return normalise(pixel_values, self.dtype)
 
 
 def part_of(name: str) -> str:

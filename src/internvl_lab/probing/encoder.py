@@ -20,9 +20,9 @@ from internvl_lab.checkpoints import resolve_source
 from internvl_lab.checkpoints.sources import open_source
 from internvl_lab.checkpoints.tensors import PROVENANCE_FILE, check_fit, sha256_of
 from internvl_lab.config import ProbeConfig, VisionConfig
-from internvl_lab.constants import IMAGENET_MEAN, IMAGENET_STD
 from internvl_lab.errors import CheckpointError, ConfigError
 from internvl_lab.models import build_vision
+from internvl_lab.models.pixels import normalise
 from internvl_lab.models.vision import VisionTower
 
 _PREFIX = "model.vision_tower."
@@ -83,15 +83,6 @@ class Encoder:
         if min(absolute) < 0 or max(absolute) > self.num_layers:
             raise ConfigError(f"depths {list(depths)}: encoder {self.label} has depths 0..{self.num_layers}")
         return tuple(sorted(absolute))
-
-
-def normalise(pixel_values: Tensor, dtype: torch.dtype) -> Tensor:
-    """Subtract ImageNet's mean and divide by its deviation in fp32: uint8 (N, 3, H, W) -> (N, 3, H, W) `dtype`."""
-    mean, std = (
-        torch.tensor(values, device=pixel_values.device).view(3, 1, 1) * 255.0
-        for values in (IMAGENET_MEAN, IMAGENET_STD)
-    )
-    return pixel_values.float().sub_(mean).div_(std).to(dtype)
 
 
 def list_encoders(config: ProbeConfig) -> list[EncoderSource]:
