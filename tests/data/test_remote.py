@@ -249,3 +249,23 @@ def test_what_counts_as_remote(tmp_path: Path) -> None:
     ]  # fmt: skip
     with pytest.raises(ConfigError, match=r"shards nope://x/shards\.json cannot be opened: "):
         locate_shards("nope://x/{0..1}.tar", ShardCache(tmp_path, 1))
+
+
+def test_files_that_vanish_while_room_is_made_are_passed_over(
+    cache: ShardCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two workers on a small cache: one lists a file that the other renames before its size is read."""
+    folder = cache.folder / "shards" / "base"
+    folder.mkdir(parents=True)
+    for name in ("gone.tar.partial", "old.tar", "new.tar"):
+        (folder / name).write_bytes(b"x" * 10)
+    listed = Path.glob
+
+    def list_then_lose(self: Path, pattern: str) -> list[Path]:
+        found = list(listed(self, pattern))
+        (folder / "gone.tar.partial").unlink()
+        return found
+
+    monkeypatch.setattr(Path, "glob", list_then_lose)
+    ShardCache(cache.folder, 10)._make_room(folder / "new.tar")
+    assert sorted(path.name for path in folder.iterdir()) == ["new.tar"]

@@ -19,6 +19,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -132,8 +133,10 @@ class ShardCache:
 
     def _make_room(self, new: Path) -> None:
         """Delete the files that were used longest ago until the cache fits; files in use stay."""
-        files = [entry for folder in os.scandir(self.folder / "shards") for entry in os.scandir(folder)]
-        sizes = {Path(entry.path): entry.stat() for entry in files if entry.is_file()}
+        sizes: dict[Path, os.stat_result] = {}
+        for path in (self.folder / "shards").glob("*/*"):
+            with suppress(FileNotFoundError):  # another process has renamed or deleted it meanwhile
+                sizes[path] = path.stat()
         total = sum(stat.st_size for stat in sizes.values())
         for path, stat in sorted(sizes.items(), key=lambda item: item[1].st_mtime_ns):
             if total <= self.max_bytes:
