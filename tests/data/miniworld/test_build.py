@@ -1,7 +1,13 @@
 from __future__ import annotations
 
 import json
+import os
+import random
+import signal
+import subprocess
+import sys
 import tarfile
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -125,3 +131,32 @@ def test_source_hash_is_stable() -> None:
 def test_unknown_task_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="chess"):
         ensure_shards(MiniworldConfig(tasks=("chess",)), tmp_path)
+
+
+GENERATE = """
+from internvl_lab.data.miniworld.build import make_parallel
+from internvl_lab.training.stop import StopSignals
+with StopSignals().caught():
+    print("go", flush=True)
+    for sample in make_parallel(("pretrain", 0, 4000, 1, ()), 2):
+        pass
+"""
+
+
+@pytest.mark.slow
+def test_a_signal_to_the_whole_group_ends_generation() -> None:
+    """multiprocessing.Pool, which was here before, hung in 5 of 25 such stops."""
+    draw = random.Random(3)
+    for _ in range(8):
+        command = [sys.executable, "-c", GENERATE]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            time.sleep(draw.uniform(0.0, 1.0))
+            os.killpg(process.pid, signal.SIGTERM)
+            try:
+                _, errors = process.communicate(timeout=60)
+            finally:
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGKILL)
+            assert process.returncode == 0 and b"Traceback" not in errors

@@ -12,9 +12,7 @@ import fcntl
 import hashlib
 import json
 import logging
-import multiprocessing
 import shutil
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +24,7 @@ from internvl_lab.atomic import write_atomic
 from internvl_lab.config import MiniworldConfig
 from internvl_lab.data.miniworld.sample import check_choice, generate_range
 from internvl_lab.data.miniworld.text_twin import text_range
+from internvl_lab.data.pool import map_in_order
 from internvl_lab.data.shards import RawSample, write_shards
 
 logger = logging.getLogger(__name__)
@@ -87,17 +86,11 @@ def make_parallel(job: Job, num_processes: int, advance: Callable[[int], None] =
     """
     split, start, stop, seed, tasks = job
     jobs = [(split, low, min(low + CHUNK, stop), seed, tasks) for low in range(start, stop, CHUNK)]
-    if num_processes <= 1:
-        for chunk_job in jobs:
-            yield from _make_chunk(chunk_job)
-            advance(chunk_job[2] - chunk_job[1])
-        return
-    # Workers touch numpy and Pillow only, so forking is safe, and saves importing torch in each of them.
-    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    with context.Pool(num_processes) as pool:
-        for samples in pool.imap(_make_chunk, jobs):
-            yield from samples
-            advance(len(samples))
+    # Not multiprocessing.Pool: a SIGTERM to the whole group killed its workers while one held the queue's lock, and the
+    # pool's end then waited for that lock for ever (5 of 25 stops on 2 cores).
+    for samples in map_in_order(_make_chunk, jobs, num_processes):
+        yield from samples
+        advance(len(samples))
 
 
 @contextmanager
