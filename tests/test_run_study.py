@@ -4,11 +4,12 @@ import json
 import pytest
 
 from internvl_lab.config.compose import compose, compose_raw, plain, typed_config
-from internvl_lab.errors import InternVLLabError
+from internvl_lab.errors import ConfigError, InternVLLabError
 from internvl_lab.prepare import run_hash
 from internvl_lab.run import Invocation, run
 from internvl_lab.run_study import NO_SWEEP, _with_run
 from internvl_lab.scaling import Row, expand
+from internvl_lab.scaling.rows import format_value
 
 SCRATCH = "init_from={vision: null, projector: null, language: null}"
 STUDY = ("experiment=scaling_6b_vit", "scale=mini", "debug=tiny", SCRATCH)
@@ -61,3 +62,30 @@ def test_a_failing_row_leaves_the_other_s_result_and_is_an_error(tmp_path):
     rows = json.loads((tmp_path / "outputs" / "latest" / "metrics.json").read_text())["rows"]
     assert [row["status"] for row in rows] == ["done", "failed", "done", "failed"]
     assert all(row["error"] for row in rows if row["status"] == "failed")
+
+
+@pytest.mark.slow
+def test_parts_are_made_once_and_rows_start_from_them(tmp_path):
+    tiny = ("debug=tiny", "evaluation.enabled=false", SCRATCH)
+    parts = {
+        "vision": ("experiment=pretrain_vision", "model/language=mini/qwen2_5_tiny", *tiny),
+        "language": ("experiment=pretrain_language", *tiny),
+    }
+    given = ("experiment=scaling_grid", "debug=tiny", f"sweep.parts={format_value(parts)}", "~sweep.axes")
+    axes = "{model/vision:[mini/internvit_tiny],model/language:[mini/qwen2_5_tiny],seed:[1,2]}"
+    execute(tmp_path, *given, f"+sweep.axes={axes}")
+    latest = tmp_path / "outputs" / "latest"
+    rows = list(csv.DictReader((latest / "study.csv").open()))
+    made = list(csv.DictReader((latest / "parts" / "study.csv").open()))
+    assert [row["status"] for row in rows + made] == ["done"] * 4
+    assert [row["seed"] for row in rows] == ["1", "2"]
+    assert [row["label"] for row in made] == ["vision internvit_tiny", "language qwen2_5_tiny"]
+    for part in made:
+        source = f"init_from.{part['label'].split()[0]}={part['run_dir']}"
+        assert all(source in row["overrides"] for row in rows)
+    assert all(float(row["val_loss"]) > 0 and int(row["tokens"]) > 0 for row in rows)
+
+
+def test_parts_that_no_axis_chooses_are_refused():
+    with pytest.raises(ConfigError, match="sweep.parts.vision needs an axis model/vision"):
+        compose(["experiment=scaling_grid", "~sweep.axes", "+sweep.axes={seed:[1,2]}"])

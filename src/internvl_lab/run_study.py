@@ -1,19 +1,25 @@
 """Hand an experiment with a sweep over to the study: each row is one run in a process group of its own.
 
-outputs/<experiment>/study-<hash>/   study.csv report.md metrics.json {"rows": [...]} comparison.png logs/
-                    /<config hash>/  one run folder a row
+::
+
+    sweep.parts ─> runs that make weights, one a choice of a part ─┐ init_from.<part>=FOLDER
+    sweep.axes ─> rows ────────────────────────────────────────────┴─> runs ─> study.csv, comparison
+
+    outputs/<experiment>/study-<hash>/         study.csv report.md metrics.json {"rows": [...]} comparison.png logs/
+                                     parts/    study.csv logs/
+                        /<config hash>/        one run folder a row, wherever its own command line would put it
 """
 
 from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from internvl_lab.config import RunConfig
-from internvl_lab.config.compose import CONFIG_DIR, compose_raw, plain, typed_config
+from internvl_lab.config.compose import CONFIG_DIR, compose, compose_raw, plain, typed_config
 from internvl_lab.errors import InternVLLabError
 from internvl_lab.models import build_on_meta, count_parameters
 from internvl_lab.prepare import run_hash
@@ -25,6 +31,8 @@ log = logging.getLogger(__name__)
 
 TRAIN_SCRIPT = CONFIG_DIR.parent / "train.py"
 NO_SWEEP = "sweep=none"
+RUN_KEYS = ("paths", "logger", "trainer", "callbacks", "debug", "hydra")
+"""Overrides that say where and how a study runs, and so hold for the runs that make its parts, too."""
 
 
 def run_sweep(config: RunConfig, overrides: Sequence[str], study_hash: str) -> float | None:
@@ -37,34 +45,100 @@ def run_sweep(config: RunConfig, overrides: Sequence[str], study_hash: str) -> f
     Raises:
         InternVLLabError: a row failed twice; the others' results stand in `study.csv`.
     """
-    base = [override for override in overrides if not override.lstrip("+~").startswith("sweep=")]
+    base = [override for override in overrides if not override.lstrip("+~").startswith(("sweep=", "sweep."))]
     experiment = Path(config.paths.output_dir) / config.experiment
     folder = RunFolder(experiment / f"study-{study_hash}")
     folder.open(config.fresh)
-    rows = [_with_run(row, base) for row in expand(config.sweep)]
-    results = run_study(
-        rows,
-        lambda row: [sys.executable, str(TRAIN_SCRIPT), *base, NO_SWEEP, *row.overrides],
-        folder.path,
-        run_dir=lambda row: experiment / row.key,
-        revision=git_revision() or "",
-    )
+    rows = expand(config.sweep)
+    if config.sweep.parts:
+        rows = _with_parts(rows, config.sweep.parts, base, folder.path / "parts")
+    rows = [_with_run(row, base) for row in rows]
+    results = _run_rows(rows, base, folder.path, lambda row: experiment / row.key)
     paths = write_comparison(results, folder.path, title=config.experiment, baseline=config.sweep.baseline)
     folder.link_latest()
     _log_to_wandb(config, folder.path, results, paths)
-    if not all_done(results):
-        failed = ", ".join(f"{result.label} ({result.error})" for result in results if result.error)
-        raise InternVLLabError(f"rows failed: {failed}; logs in {folder.path / 'logs'}, the same command retries them")
+    _refuse_failures(results, folder.path)
     scores = [result.score for result in results if result.score is not None]
     return max(scores) if scores else None
+
+
+def _run_rows(
+    rows: Sequence[Row], base: Sequence[str], study_dir: Path, run_dir: Callable[[Row], Path]
+) -> list[RowResult]:
+    """Run rows as this project's own command line."""
+    return run_study(
+        rows,
+        lambda row: [sys.executable, str(TRAIN_SCRIPT), *base, NO_SWEEP, *row.overrides],
+        study_dir,
+        run_dir=run_dir,
+        revision=git_revision() or "",
+    )
+
+
+def _refuse_failures(results: Sequence[RowResult], study_dir: Path) -> None:
+    """Raise if a row failed."""
+    if not all_done(results):
+        failed = ", ".join(f"{result.label} ({result.error})" for result in results if result.error)
+        raise InternVLLabError(f"rows failed: {failed}; logs in {study_dir / 'logs'}, the same command retries them")
+
+
+def _with_parts(
+    rows: Sequence[Row], parts: Mapping[str, Sequence[str]], base: Sequence[str], study_dir: Path
+) -> list[Row]:
+    """Make the parts that the rows start from, those that are not there yet, and name them in the rows.
+
+    Args:
+        parts: part to the overrides of the run that makes it.
+        base: of the study; the parts' runs get those that say where and how to run.
+        study_dir: gets the table of these runs.
+    Raises:
+        InternVLLabError: a part's run failed twice.
+    """
+    here = [override for override in base if override.lstrip("+~").startswith(RUN_KEYS)]
+    made = {choice: _part_run(choice, parts, here) for row in rows for choice in _choices(row, parts)}
+    folders = {choice: _run_folder(run, here) for choice, run in made.items()}
+    by_label = {run.label: folders[choice] for choice, run in made.items()}
+    _refuse_failures(_run_rows(list(made.values()), here, study_dir, lambda run: by_label[run.label]), study_dir)
+    return [
+        replace(row, overrides=(*row.overrides, *(f"init_from.{_part(c)}={folders[c]}" for c in _choices(row, parts))))
+        for row in rows
+    ]
+
+
+def _choices(row: Row, parts: Collection[str]) -> list[str]:
+    """List the row's overrides that choose a part which is made for it: `model/vision=NAME`."""
+    return [override for override in row.overrides if override.startswith("model/") and _part(override) in parts]
+
+
+def _part(choice: str) -> str:
+    """Return the part that `model/<part>=NAME` chooses."""
+    return choice.removeprefix("model/").split("=")[0]
+
+
+def _part_run(choice: str, parts: Mapping[str, Sequence[str]], here: Sequence[str]) -> Row:
+    """Describe the run that makes a part."""
+    name = choice.rsplit("/", 1)[-1]
+    return _with_run(Row(f"{_part(choice)} {name}", (*parts[_part(choice)], choice)), here)
+
+
+def _run_folder(run: Row, here: Sequence[str]) -> Path:
+    """Return where a run of its own experiment lies."""
+    config = compose([*here, NO_SWEEP, *run.overrides])
+    return Path(config.paths.output_dir).absolute() / config.experiment / run.key
 
 
 def _with_run(row: Row, base: Sequence[str]) -> Row:
     """Add to a row which run it is (its configuration's hash) and how large its model is."""
     raw = compose_raw([*base, NO_SWEEP, *row.overrides])
     config = typed_config(raw)
-    parameters = count_parameters(build_on_meta(config.model))["total"]
-    return replace(row, key=run_hash(config, plain(raw)), params=parameters)
+    counts = count_parameters(build_on_meta(config.model))
+    return replace(
+        row,
+        key=run_hash(config, plain(raw)),
+        params=counts["total"],
+        params_vision=counts["vision"],
+        params_language=counts["language"],
+    )
 
 
 def _log_to_wandb(config: RunConfig, study_dir: Path, results: Sequence[RowResult], paths: dict[str, Path]) -> None:

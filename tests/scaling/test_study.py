@@ -28,7 +28,8 @@ print("working")
 """
 REPORT = """
 metrics = {"overall": {"score": score, "blind": 0.1, "n": 4}, "tasks": {"ocr": {"score": score, "blind": 0.1, "n": 4}}}
-(run / "metrics.json").write_text(json.dumps({**metrics, "train_s": 1.5, "seed": 0}))
+(run / "metrics.json").write_text(json.dumps(metrics))
+(run / "finished.json").write_text(json.dumps({"train_s": 1.5, "seed": 0}))
 """
 
 
@@ -116,7 +117,7 @@ def test_a_failed_row_runs_again_on_the_next_start(study: Study) -> None:
 def test_a_run_without_report_fails(study: Study) -> None:
     study.programs["large"] = WRITE
     results = study.run()
-    assert results[1].status == "failed" and "metrics.json" in results[1].error
+    assert results[1].status == "failed" and "finished.json" in results[1].error
 
 
 def test_a_program_that_is_not_there_fails(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:

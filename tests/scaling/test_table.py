@@ -11,14 +11,13 @@ import pytest
 
 from internvl_lab.errors import InternVLLabError
 from internvl_lab.scaling import Row, RowResult, read_table, write_table
-from internvl_lab.scaling.table import DONE, FAILED, read_metrics_json, standard_error
+from internvl_lab.scaling.table import DONE, FAILED, read_run, standard_error
 
 METRICS = {
     "overall": {"score": 0.75, "blind": 0.25, "n": 20},
     "tasks": {"ocr": {"score": 0.5, "blind": 0.5, "n": 10}, "chart": {"score": 1.0, "blind": 0.0, "n": 10}},
-    "train_s": 12.5,
-    "seed": 0,
 }
+FINISHED = {"train_s": 12.5, "seed": 5}
 
 
 def test_table_round_trip(tmp_path: Path) -> None:
@@ -57,29 +56,40 @@ def test_a_table_of_before_looping_was_measured_is_read(tmp_path: Path) -> None:
 
 
 def test_row_of_a_run(tmp_path: Path) -> None:
+    (tmp_path / "finished.json").write_text(json.dumps(FINISHED))
     (tmp_path / "metrics.json").write_text(json.dumps(METRICS))
-    (tmp_path / "metrics.csv").write_text("stage,step,tokens,train/loss\ns,1,10,4\ns,2,20,2\n")
-    pending = RowResult.pending(Row("a", ("x=1",), "k", 7))
-    result = read_metrics_json(pending, tmp_path)
+    columns = "stage,step,flops,samples,tiles,tokens,train/loss,val/loss"
+    (tmp_path / "metrics.csv").write_text(f"{columns}\ns,1,1e9,1,6,10,4,\ns,2,2e9,2,12,20,2,\ns,2,,,,,,0.5\n")
+    pending = RowResult.pending(Row("a", ("x=1",), "k", 7, 3, 4))
+    result = read_run(pending, tmp_path)
     assert (result.status, result.score, result.blind, result.n, result.train_s) == (DONE, 0.75, 0.25, 20, 12.5)
     assert (result.final_loss, result.params, result.key) == (3.0, 7, "k")
+    assert (result.params_vision, result.params_language, result.seed, result.val_loss) == (3, 4, 5, 0.5)
+    assert (result.tokens, result.samples, result.tiles, result.flops) == (20, 2, 12, 2e9)
     assert result.tasks == {"ocr": 0.5, "chart": 1.0}
     assert result.looping is None  # a run of an earlier version
     (tmp_path / "metrics.json").write_text(json.dumps(METRICS | {"looping": {"overall": 0.25}}))
-    assert read_metrics_json(pending, tmp_path).looping == 0.25
+    assert read_run(pending, tmp_path).looping == 0.25
     assert result.standard_error == pytest.approx(math.sqrt(0.5 * 0.5 / 10) / 2)
+
+
+def test_a_run_without_evaluation_has_no_score(tmp_path: Path) -> None:
+    (tmp_path / "finished.json").write_text(json.dumps(FINISHED))
+    result = read_run(RowResult("a", ""), tmp_path)
+    assert (result.status, result.score, result.tokens, result.val_loss) == (DONE, None, None, None)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"overall": {}}', '{"overall": null, "tasks": {}}'])
 def test_a_broken_report_says_so(tmp_path: Path, text: str) -> None:
+    (tmp_path / "finished.json").write_text(json.dumps(FINISHED))
     (tmp_path / "metrics.json").write_text(text)
-    with pytest.raises(InternVLLabError, match="is no report of a run"):
-        read_metrics_json(RowResult("a", ""), tmp_path)
+    with pytest.raises(InternVLLabError, match="holds no report of a run"):
+        read_run(RowResult("a", ""), tmp_path)
 
 
 def test_a_missing_report_says_so(tmp_path: Path) -> None:
     with pytest.raises(InternVLLabError, match="ended without"):
-        read_metrics_json(RowResult("a", ""), tmp_path)
+        read_run(RowResult("a", ""), tmp_path)
 
 
 def test_a_line_belongs_to_one_configuration() -> None:

@@ -65,6 +65,14 @@ class SweepConfig:
     """Override key to its values; rows are their product, in order."""
     baseline: str | None = None
     """Label of the row the others are compared with; null = the first."""
+    parts: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Part to the overrides of the run that makes its weights, for every choice of `model/<part>` among the rows."""
+
+    def __post_init__(self) -> None:
+        """Refuse parts that no axis chooses."""
+        for part in self.parts:
+            if f"model/{part}" not in self.axes:
+                raise ConfigError(f"sweep.parts.{part} needs an axis model/{part}, which chooses the part")
 
 
 @dataclass(frozen=True)

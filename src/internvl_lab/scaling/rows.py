@@ -34,7 +34,9 @@ class Row:
     key: str = ""
     """Hash of the run's configuration: with another one, a finished row counts as another run."""
     params: int | None = None
-    """Parameters of the model, where the caller has counted them."""
+    """Parameters of the model, where the caller has counted them; likewise of two of its parts."""
+    params_vision: int | None = None
+    params_language: int | None = None
 
     @property
     def slug(self) -> str:

@@ -2,7 +2,7 @@
 
 ::
 
-    rows ─ skip those that study.csv has as done ─ command(row) in its own session ─ metrics.json ─> study.csv
+    rows ─ skip those that study.csv has as done ─ command(row) in its own session ─ finished.json ─> study.csv
                                                      └ fails: once more, then `failed`, and the study goes on
 
 A row's run resumes by itself when it is started again, so a killed study loses nothing but the time to restart.
@@ -25,7 +25,7 @@ from pathlib import Path
 
 from internvl_lab.errors import ConfigError, InternVLLabError
 from internvl_lab.scaling.rows import Row
-from internvl_lab.scaling.table import DONE, FAILED, RowResult, read_metrics_json, read_table, write_table
+from internvl_lab.scaling.table import DONE, FAILED, RowResult, read_run, read_table, write_table
 
 logger = logging.getLogger(__name__)
 
@@ -56,9 +56,9 @@ def run_study(
 
     Args:
         rows: from `expand`; labels are unique.
-        command: program and arguments that run one row to its `metrics.json`, or resume it.
+        command: program and arguments that run one row to its `finished.json`, or resume it.
         study_dir: gets `study.csv` and `logs/<row>.log`.
-        run_dir: where a row's run leaves `metrics.json` and `metrics.csv`.
+        run_dir: where a row's run leaves `finished.json` and `metrics.csv`.
         revision: code revision noted beside each row that runs now.
         env: environment of the runs; None = this process's.
     Returns:
@@ -73,7 +73,7 @@ def run_study(
         for number, row in enumerate(rows):
             title = f"row {number + 1}/{len(rows)} {row.label}"
             if results[number].status == DONE:
-                logger.info("%s: done before, score %.3f", title, results[number].score)
+                logger.info("%s: done before%s", title, _scored(results[number]))
                 continue
             logger.info("%s: runs, log in %s", title, _log_path(study_dir, row))
             started = replace(RowResult.pending(row), revision=revision)
@@ -99,7 +99,7 @@ def _run_row(
             status = _run_process(command, log, env)
             if status != 0:
                 raise InternVLLabError(f"exit status {status}: {_last_line(log)}")
-            return read_metrics_json(result, run_dir)
+            return read_run(result, run_dir)
         except (InternVLLabError, OSError) as error:
             reason = " ".join(str(error).split())[:LONGEST_ERROR]
             result = replace(result, status=FAILED, error=reason)
@@ -176,4 +176,9 @@ def _last_line(log: Path) -> str:
 
 def _outcome(result: RowResult) -> str:
     """Say in one line how a row ended."""
-    return f"done, score {result.score:.3f}" if result.status == DONE else f"failed: {result.error}"
+    return f"done{_scored(result)}" if result.status == DONE else f"failed: {result.error}"
+
+
+def _scored(result: RowResult) -> str:
+    """Add the score, where the run was evaluated."""
+    return "" if result.score is None else f", score {result.score:.3f}"

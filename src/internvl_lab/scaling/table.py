@@ -16,11 +16,14 @@ from internvl_lab.atomic import write_atomic
 from internvl_lab.errors import InternVLLabError
 from internvl_lab.scaling.curves import final_loss
 from internvl_lab.scaling.rows import Row
+from internvl_lab.tracking.read_back import last_values
 
 FILE_NAME = "study.csv"
 PENDING, DONE, FAILED = "pending", "done", "failed"
 TASK_PREFIX = "task/"
 """Column prefix of the scores by task."""
+COUNTERS = ("tokens", "samples", "tiles", "flops")
+"""What a run has used, as its metrics.csv counts it."""
 
 
 @dataclass(frozen=True)
@@ -46,48 +49,75 @@ class RowResult:
     train_s: float | None = None
     final_loss: float | None = None
     """Mean training loss over the last logged steps."""
+    val_loss: float | None = None
+    """Loss on the held-out mixture after the last step."""
     params: int | None = None
+    params_vision: int | None = None
+    params_language: int | None = None
+    tokens: int | None = None
+    """Of the language model, over all stages; likewise samples, tiles and required FLOPs."""
+    samples: int | None = None
+    tiles: int | None = None
+    flops: float | None = None
+    seed: int | None = None
     revision: str = ""
     tasks: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def pending(cls, row: Row) -> RowResult:
         """Start the line of a row that has not run."""
-        return cls(row.label, shlex.join(row.overrides), row.key, params=row.params)
+        counts = {name: getattr(row, name) for name in ("params", "params_vision", "params_language")}
+        return cls(row.label, shlex.join(row.overrides), row.key, **counts)
 
     def belongs_to(self, row: Row) -> bool:
         """Say whether this line is about the same run as `row`."""
         return (self.label, self.overrides, self.key) == (row.label, shlex.join(row.overrides), row.key)
 
 
-def read_metrics_json(result: RowResult, run_dir: Path) -> RowResult:
-    """Fill a line from the report of its run.
+def read_run(result: RowResult, run_dir: Path) -> RowResult:
+    """Fill a line from what its run left: scores where it was evaluated, losses, and what it consumed.
 
     Raises:
-        InternVLLabError: the run left no `metrics.json`, or one of another shape.
+        InternVLLabError: the run has not ended, or left a report of another shape.
     """
-    path = run_dir / "metrics.json"
+    path = run_dir / "finished.json"
+    report = run_dir / "metrics.json"
     try:
-        metrics = json.loads(path.read_text(encoding="utf-8"))
-        overall, tasks = metrics["overall"], metrics["tasks"]
-        return replace(
+        finished = json.loads(path.read_text(encoding="utf-8"))
+        used = last_values(run_dir, (*COUNTERS, "val/loss"))
+        result = replace(
             result,
             status=DONE,
             error="",
             run_dir=str(run_dir),
-            score=overall["score"],
-            blind=overall["blind"],
-            standard_error=standard_error(tasks),
-            n=overall["n"],
-            looping=metrics.get("looping", {}).get("overall"),
-            train_s=metrics["train_s"],
+            seed=finished.get("seed"),
+            train_s=finished["train_s"],
             final_loss=final_loss(run_dir),
-            tasks={name: task["score"] for name, task in tasks.items()},
+            val_loss=used["val/loss"] or None,
+            tokens=int(used["tokens"]) or None,
+            samples=int(used["samples"]) or None,
+            tiles=int(used["tiles"]) or None,
+            flops=used["flops"] or None,
         )
+        return _with_scores(result, json.loads(report.read_text(encoding="utf-8"))) if report.exists() else result
     except FileNotFoundError as error:
         raise InternVLLabError(f"the run ended without {path}") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise InternVLLabError(f"{path} is no report of a run: {type(error).__name__} {error}") from error
+        raise InternVLLabError(f"{run_dir} holds no report of a run: {type(error).__name__} {error}") from error
+
+
+def _with_scores(result: RowResult, metrics: Mapping[str, Any]) -> RowResult:
+    """Add what the evaluation found."""
+    overall, tasks = metrics["overall"], metrics["tasks"]
+    return replace(
+        result,
+        score=overall["score"],
+        blind=overall["blind"],
+        standard_error=standard_error(tasks),
+        n=overall["n"],
+        looping=metrics.get("looping", {}).get("overall"),
+        tasks={name: task["score"] for name, task in tasks.items()},
+    )
 
 
 def standard_error(tasks: Mapping[str, Mapping[str, Any]]) -> float:
@@ -101,9 +131,10 @@ def standard_error(tasks: Mapping[str, Mapping[str, Any]]) -> float:
 
 
 _TEXT = ("label", "overrides", "key", "status", "error", "run_dir", "revision")
-_NEWER = {"looping"}
+_LATER_COUNTS = ("params_vision", "params_language", "tokens", "samples", "tiles", "seed")
+_NEWER = {"looping", "val_loss", "flops", *_LATER_COUNTS}
 """Columns that tables of earlier versions lack."""
-_WHOLE = ("attempts", "n", "params")
+_WHOLE = ("attempts", "n", "params", *_LATER_COUNTS)
 _COLUMNS = tuple(f.name for f in fields(RowResult) if f.name != "tasks")
 
 
