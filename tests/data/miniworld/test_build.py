@@ -148,8 +148,8 @@ def test_a_signal_to_the_whole_group_ends_generation() -> None:
     """multiprocessing.Pool, which was here before, hung in 5 of 25 such stops."""
     draw = random.Random(3)
     for _ in range(8):
-        command = [sys.executable, "-c", GENERATE]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True) as process:
+        command, pipe = [sys.executable, "-c", GENERATE], subprocess.PIPE
+        with subprocess.Popen(command, stdout=pipe, stderr=pipe, start_new_session=True) as process:
             assert process.stdout is not None
             process.stdout.readline()
             time.sleep(draw.uniform(0.0, 1.0))
