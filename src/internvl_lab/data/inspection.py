@@ -191,7 +191,7 @@ def measure_fill(plan: Plan, num_packs: int) -> PackFill:
     """Plan the first `num_packs` (from 1) packs and measure how full they are."""
     mixture, limits = plan.mixture, plan.packing
     packs = map(plan.pack, range(num_packs))
-    sizes = [[mixture.size_of(*sample, plan.seed, pack.epoch) for sample in pack.samples] for pack in packs]
+    sizes = [[mixture.size_of(i, row, plan.seed, pack.epoch, copy) for i, row, copy in pack.numbered] for pack in packs]
     tokens = np.array([sum(size[0] for size in pack) for pack in sizes])
     tiles = np.array([sum(size[1] for size in pack) for pack in sizes])
     every = np.array([size for pack in sizes for size in pack])

@@ -61,9 +61,9 @@ class PackDataset(Dataset[Batch]):
         """
         number, pack = (request, self.plan.pack(request)) if isinstance(request, int) else request
         samples, bad = [], []
-        for source_id, row in pack.samples:
+        for source_id, row, copy in pack.numbered:
             try:
-                samples.append(self._load(source_id, row, pack.epoch))
+                samples.append(self._load(source_id, row, pack.epoch, copy))
             except SampleError as error:
                 bad.append((self.plan.mixture.key_of(source_id, row), error.reason, error.detail))
         if not samples:
@@ -75,10 +75,10 @@ class PackDataset(Dataset[Batch]):
         mixture = self.plan.mixture
         return [(mixture.key_of(*sample), mixture.shard_of(*sample)) for sample in self.plan.pack(number).samples]
 
-    def _load(self, source_id: int, row: int, epoch: int) -> Sample:
+    def _load(self, source_id: int, row: int, epoch: int, copy: int) -> Sample:
         """Read and encode one sample."""
         mixture = self.plan.mixture
-        record, images = mixture.read(source_id, row, self.plan.seed, epoch)
+        record, images = mixture.read(source_id, row, self.plan.seed, epoch, copy)
         sample = self.encoder.encode(
             record,
             images,
@@ -87,9 +87,10 @@ class PackDataset(Dataset[Batch]):
             source=mixture.configs[source_id],
             source_id=source_id,
             augment=self.augment,
+            copy=copy,
         )
         planned, found = (
-            mixture.size_of(source_id, row, self.plan.seed, epoch),
+            mixture.size_of(source_id, row, self.plan.seed, epoch, copy),
             (len(sample.input_ids), len(sample.tiles)),
         )
         if planned != found:  # would break the limits of the pack
