@@ -95,7 +95,7 @@ class SourceConfig:
     """WebDataset tars: a folder, URLs such as `https://host/mine/{000000..000009}.tar`, or `pipe:COMMAND`, a shell
     command that writes a tar; see `data.locations`."""
     stream: bool = False
-    """Read the tars from front to back, without index, plan and exact resume; see `data.stream`. `pipe:` always does."""
+    """Read the tars from front to back, without index, plan and exact resume (`data.stream`); `pipe:` always is."""
     repeat: float = 1.0
     """Repeat factor r in (0, 4]; fractions are drawn at random per epoch, never 'the first part'."""
     max_tiles: int | None = None

@@ -97,7 +97,8 @@ class Mixture:
         """Hash of the content of all sources."""
         policy = [] if long_samples == "skip" else [long_samples, packing.max_tokens, packing.max_tiles]
         policy += ["copies"] if any(config.repeat > 1 for config in self.configs) else []  # they once looked the same
-        self.settings_fingerprint = hash16([_settings(config) for config in self.configs] + [asdict(tiling)] + policy)
+        settings = [source_settings(config) for config in self.configs]
+        self.settings_fingerprint = hash16([*settings, asdict(tiling), *policy])
         """Hash of how the sources are used (not where they lie)."""
 
     def __len__(self) -> int:
@@ -276,6 +277,6 @@ def _by_shuffled_shard(
     return rows[np.argsort(rank[shard[rows]], kind="stable")]
 
 
-def _settings(config: SourceConfig) -> dict[str, object]:
-    """Return a source's settings without its place on disk."""
-    return {key: value for key, value in asdict(config).items() if key != "shards"}
+def source_settings(config: SourceConfig) -> dict[str, object]:
+    """Return how a source is used, without where it lies and how it is read."""
+    return {key: value for key, value in asdict(config).items() if key not in ("shards", "stream")}

@@ -51,7 +51,7 @@ class Spool:
     """Hold samples of several sources."""
 
     def __init__(self) -> None:
-        self._file = TemporaryFile(prefix="internvl-stream-")  # without a name, so kill -9 leaves nothing behind
+        self._file = TemporaryFile()  # noqa: SIM115  # closed by `close`; without a name, so kill -9 leaves nothing
         self._members: dict[int, dict[str, list[Member]]] = defaultdict(lambda: defaultdict(list))
         self.num_samples = self.num_bytes = 0
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, BinaryIO, Protocol
 
@@ -150,7 +151,7 @@ class LocalFile:
 
     def __init__(self, path: str) -> None:
         try:
-            self._file: BinaryIO = open(path, "rb")
+            self._file: BinaryIO = Path(path).open("rb")
         except OSError as error:
             raise ShardError(f"shard {path} cannot be read: {error}") from error
         self.read, self.close = self._file.read, self._file.close
@@ -164,7 +165,7 @@ class Command:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._complaints = TemporaryFile()
+        self._complaints = TemporaryFile()  # noqa: SIM115  # closed by `close`
         self._process = subprocess.Popen(
             url.removeprefix(COMMAND), shell=True, stdout=subprocess.PIPE, stderr=self._complaints
         )
