@@ -54,7 +54,7 @@ def test_numbered_files_share_the_folder_s_index_with_other_shards(
 def test_what_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ShardError, match=r"2 of the 2 shards .*a\{0\.\.1\}\.tar do not exist: a0\.tar, a1\.tar"):
         locate_shards(f"{tmp_path}/a{{0..1}}.tar")
-    with pytest.raises(ConfigError, match="what a program writes cannot be indexed"):
+    with pytest.raises(ConfigError, match="what a command writes can only be streamed"):
         locate_shards("pipe:cat x.tar")
     (tmp_path / "a.tar.gz").touch()
     with pytest.raises(ShardError, match=r"holds no shards \(\*\.tar\) \(compressed tars"):

@@ -339,9 +339,5 @@ def _check_shards(stage: StageConfig, sources: Mapping[str, SourceConfig]) -> No
 
 def _may_hold_shards(shards: str) -> bool:
     """Tell whether a source names shards: what is not a folder is looked at later, "" would be this folder."""
-    return (
-        "://" in shards
-        or shards.startswith(COMMAND)
-        or shards.endswith(".tar")
-        or bool(shards and Path(shards).is_dir())
-    )
+    named = "://" in shards or shards.startswith(COMMAND) or shards.endswith(".tar")
+    return named or bool(shards and Path(shards).is_dir())

@@ -34,8 +34,8 @@ __all__ = ["PackDataset", "PackLoader", "QuarantineLog", "collate"]
 EMPTY_KEY = "empty-pack"
 """Key of the stand-in in a pack all of whose samples failed."""
 
-D = TypeVar("D", bound="Dataset[Any]")
-"""What a loader's workers hold."""
+D = TypeVar("D")
+"""What a loader's workers work with."""
 Request = tuple[int, Pack]
 """(pack number, its samples): what the main process asks of a worker."""
 
@@ -212,10 +212,10 @@ class RankLoader(Generic[D]):
         firsts = (step * self.packs_per_step + self.rank * per_rank for step in range(self.next_step, self.num_steps))
         return [first + i for first in firsts for i in range(per_rank)]
 
-    def _load(self, sampler: _Requests | None = None) -> Iterator[Any]:
+    def _load(self, dataset: Dataset[Any], sampler: _Requests | None = None) -> Iterator[Any]:
         """Start the workers and return what they build."""
         loader = DataLoader(
-            self.dataset,
+            dataset,
             batch_size=None,
             sampler=sampler,
             num_workers=self.num_workers,
@@ -236,7 +236,7 @@ class PackLoader(RankLoader[PackDataset]):
         Raises:
             ShardError: a shard is unreadable, or more samples are bad than the quarantine allows.
         """
-        for batch in self._load(_Requests(self.dataset.plan, self.pack_numbers())):
+        for batch in self._load(self.dataset, _Requests(self.dataset.plan, self.pack_numbers())):
             if self.quarantine is not None:
                 step = batch.pack_number // self.packs_per_step
                 self.quarantine.record(self.dataset.planned(batch.pack_number), batch.bad_samples, step)

@@ -53,7 +53,7 @@ class Reader(NamedTuple):
     """Number one of the processes that share a stream."""
 
     number: int
-    count: int
+    total: int
 
 
 class Part(NamedTuple):
@@ -82,10 +82,10 @@ def share_out(tars: Sequence[str], reader: Reader) -> list[Part]:
     With fewer tars than readers, several read the same tar and take its samples in turn: then what a command writes
     has to be the same each time.
     """
-    if len(tars) >= reader.count:
-        return [Part(tar, 0, 1) for tar in tars[reader.number :: reader.count]]
+    if len(tars) >= reader.total:
+        return [Part(tar, 0, 1) for tar in tars[reader.number :: reader.total]]
     first, tar = divmod(reader.number, len(tars))
-    return [Part(tars[tar], first, len(range(tar, reader.count, len(tars))))]
+    return [Part(tars[tar], first, len(range(tar, reader.total, len(tars))))]
 
 
 def read_windows(

@@ -51,7 +51,7 @@ class StreamedPack:
         return self if self.batch is None else replace(self, batch=self.batch.pin_memory())
 
 
-class StreamDataset(IterableDataset[StreamedPack]):
+class StreamDataset:
     """Read, pack and encode this process's part of a stream, without end.
 
     Args:
@@ -103,7 +103,7 @@ class StreamDataset(IterableDataset[StreamedPack]):
         if not usable:
             names = ", ".join(source.name for source in self.sources)
             raise ShardError(
-                f"the stream of {names} holds no usable sample for reader {reader.number + 1} of {reader.count} (ranks "
+                f"the stream of {names} holds no usable sample for reader {reader.number + 1} of {reader.total} (ranks "
                 "x data.num_workers): use fewer workers, or see quarantine.jsonl and the log for what was left out"
             )
 
@@ -141,7 +141,7 @@ class StreamDataset(IterableDataset[StreamedPack]):
 
 
 class StreamLoader(RankLoader[StreamDataset]):
-    """Iterate over this rank's packs of a run; which samples they hold depends on ranks and workers.
+    """Iterate over this rank's packs of a run; which samples they hold depends on the number of ranks and workers.
 
     Args and raises: as `RankLoader`; the position counts steps and chooses no samples, see `StreamDataset`.
     """
@@ -157,7 +157,7 @@ class StreamLoader(RankLoader[StreamDataset]):
         Raises:
             ShardError: a stream has failed, or more samples are bad than the quarantine allows.
         """
-        packs: Iterator[StreamedPack] = self._load()
+        packs: Iterator[StreamedPack] = self._load(_Iterable(self.dataset))
         for number in self.pack_numbers():
             yield self._next(packs, number)
 
@@ -174,6 +174,16 @@ class StreamLoader(RankLoader[StreamDataset]):
             if pack.batch is not None:
                 return replace(pack.batch, pack_number=number)
         raise ShardError("a stream has ended before the run")
+
+
+class _Iterable(IterableDataset[StreamedPack]):
+    """Show a stream to torch; `StreamLoader.dataset` is none of these, for Lightning would doubt the loader's length."""
+
+    def __init__(self, dataset: StreamDataset) -> None:
+        self.dataset = dataset
+
+    def __iter__(self) -> Iterator[StreamedPack]:
+        return iter(self.dataset)
 
 
 def _places(problems: Sequence[Problem]) -> list[tuple[str, str]]:

@@ -151,7 +151,7 @@ class LocalFile:
 
     def __init__(self, path: str) -> None:
         try:
-            self._file: BinaryIO = Path(path).open("rb")
+            self._file: BinaryIO = Path(path).open("rb")  # noqa: SIM115  # closed by `close`
         except OSError as error:
             raise ShardError(f"shard {path} cannot be read: {error}") from error
         self.read, self.close = self._file.read, self._file.close
