@@ -177,7 +177,7 @@ class StreamLoader(RankLoader[StreamDataset]):
 
 
 class _Iterable(IterableDataset[StreamedPack]):
-    """Show a stream to torch; `StreamLoader.dataset` is none of these, for Lightning would doubt the loader's length."""
+    """Show a stream to torch; `StreamLoader.dataset` is none: Lightning would doubt the loader's length."""
 
     def __init__(self, dataset: StreamDataset) -> None:
         self.dataset = dataset

@@ -28,6 +28,8 @@ SCHEME = "checked"
 """Scheme of the URLs that webdataset gets: it asks this module for the streams of that name."""
 PIECE = 1 << 20
 """Bytes that are read at once where nobody looks at them."""
+DEAF = "trap '' TERM USR1"
+"""Makes a shell and what it starts ignore what a cluster sends to a whole job (`parent.STOP_SIGNALS`)."""
 _GZIP = b"\x1f\x8b"
 _streams: dict[str, CheckedStream] = {}
 """Streams that webdataset is about to ask for."""
@@ -161,14 +163,16 @@ class LocalFile:
 
 
 class Command:
-    """Read what a shell command writes."""
+    """Read what a shell command writes.
+
+    It does not end by the signals that a cluster sends to a whole job: who reads it finishes, and then ends it.
+    """
 
     def __init__(self, url: str) -> None:
         self._url = url
         self._complaints = TemporaryFile()  # noqa: SIM115  # closed by `close`
-        self._process = subprocess.Popen(
-            url.removeprefix(COMMAND), shell=True, stdout=subprocess.PIPE, stderr=self._complaints
-        )
+        script = f"{DEAF}\n{url.removeprefix(COMMAND)}"
+        self._process = subprocess.Popen(script, shell=True, stdout=subprocess.PIPE, stderr=self._complaints)
 
     def read(self, size: int) -> bytes:
         """Return at most `size` bytes; none when the command has closed its output."""
@@ -188,7 +192,7 @@ class Command:
         assert self._process.stdout is not None
         self._process.stdout.close()
         if self._process.poll() is None:
-            self._process.terminate()
+            self._process.kill()
             self._process.wait()
         self._complaints.close()
 
