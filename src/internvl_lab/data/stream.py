@@ -25,7 +25,6 @@ import zlib
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -146,8 +145,12 @@ class _Reading:
     def _read(self) -> Iterator[Streamed]:
         while self._parts:
             tar, first, step = self._parts[0]
-            for key, members in islice(read_tar(tar, self.faults), first, None, step):
-                yield self.number, tar, key, members
+            found: list[Problem] = []
+            for place, (key, members) in enumerate(read_tar(tar, found)):
+                if place % step == first:
+                    self.faults += found  # of other readers' samples, these tell
+                    yield self.number, tar, key, members
+                found.clear()
             self._parts.popleft()
 
 
