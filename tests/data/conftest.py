@@ -7,8 +7,7 @@ import json
 import tarfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -77,13 +76,13 @@ def record_bytes(**fields: object) -> bytes:
     return json.dumps({"conversations": talk(), **fields}).encode()
 
 
-class PlainHandler(SimpleHTTPRequestHandler):
+class PlainHandler(BaseHTTPRequestHandler):
     """Serve files as the simplest servers do: no sizes, no parts, no HEAD; `server.cuts` answers end half-way."""
 
     server: PlainServer
 
     def do_GET(self) -> None:
-        path = Path(self.translate_path(self.path.partition("?")[0]))
+        path = self.server.folder / self.path.partition("?")[0].lstrip("/")
         if not path.is_file():
             self.send_error(404)
             return
@@ -103,8 +102,9 @@ class PlainHandler(SimpleHTTPRequestHandler):
 
 
 class PlainServer(ThreadingHTTPServer):
-    """Serve a folder through `PlainHandler`."""
+    """Serve `folder` through `PlainHandler`."""
 
+    folder = Path()
     cuts = 0
 
     @property
@@ -115,7 +115,8 @@ class PlainServer(ThreadingHTTPServer):
 @pytest.fixture
 def plain_server(shards_dir: Path) -> Iterator[PlainServer]:
     """Serve `shards_dir`."""
-    server = PlainServer(("127.0.0.1", 0), partial(PlainHandler, directory=str(shards_dir)))
+    server = PlainServer(("127.0.0.1", 0), PlainHandler)
+    server.folder = shards_dir
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield server
