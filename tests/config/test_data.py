@@ -81,7 +81,7 @@ def test_commands_are_always_streamed_and_others_when_asked():
     [
         (
             ["stage=stage2", "stage.mixture=x"],
-            r"stage stage2: stage\.mixture='x' is not in data\.mixtures \(pretrain, ",
+            r"stage stage2: stage\.mixture='x' is not in data\.mixtures",
         ),
         (["stage=stage2", "~data.mixtures.finetune.finetune"], r"stage stage2: data\.mixtures\.finetune has no source"),
         (

@@ -73,9 +73,8 @@ def test_a_preset_is_filled_and_cut_by_overrides():
 
 
 def test_a_stage_without_its_mixture_is_refused_before_anything_runs():
-    for override in ("data/mixture=internvl2_5_pretrain", "plan=true"):
-        with pytest.raises(ConfigError, match=r"stage stage2: stage\.mixture='finetune' is not in data\.mixtures \("):
-            compose(["data/mixture=internvl2_5_pretrain", override] if "=true" in override else [override])
+    with pytest.raises(ConfigError, match=r"stage stage2: stage\.mixture='finetune' is not in data\.mixtures \("):
+        compose(["data/mixture=internvl2_5_pretrain", "plan=true"])
 
 
 def test_a_repeat_outside_the_range_is_refused():
