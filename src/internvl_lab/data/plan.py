@@ -79,7 +79,7 @@ class Picks(NamedTuple):
     """(s,) see `mixture.copy_numbers`."""
 
     def take(self, places: NDArray[np.int64] | list[int] | slice) -> Picks:
-        """Pick some of them."""
+        """Pick some of them, by (n,) places or a slice."""
         return Picks(self.positions[places], self.copies[places])
 
 
