@@ -14,6 +14,10 @@ and workers; the same seed, ranks and workers give the same packs. What it does 
 key that comes twice is found inside a window only, and there is no exact resume. A resumed run begins with the next
 epoch, in that one's order; what the last one had not reached waits until then.
 
+Measured on 120 samples of the workload of research/data_pipeline, 448 px tiles, one process: 291 to 302 tiles a CPU
+second, indexing included, where indexed shards give 306 to 323. Its 20 000 sizes need 2914 packs of 16384 tokens and 48
+tiles in windows of 1000 samples, 2898 in blocks of 8192; the lower bound is 2890.
+
 The stream does not end: a reader that has read its part begins its next epoch. So every rank gets as many packs as the
 stage has steps, and none waits for another for ever.
 """
