@@ -67,3 +67,30 @@ def test_the_jpeg_backend_and_the_policy_are_overrides():
     assert compose([]).packing == compose(["packing.policy=pool", "packing.max_cost_ratio=null"]).packing
     with pytest.raises(ConfigError, match="null for policy=official"):
         compose(["packing=official", "packing.max_cost_ratio=1.1"])
+
+
+def test_commands_are_always_streamed_and_others_when_asked():
+    assert SourceConfig(shards="pipe:cat x").is_streamed and SourceConfig(shards="/x", stream=True).is_streamed
+    assert not SourceConfig(shards="/x").is_streamed
+    overrides = ["data.mixtures.pretrain.pretrain.shards=pipe:cat /x.tar"]
+    assert compose(overrides).data.mixtures["pretrain"]["pretrain"].is_streamed
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["stage=stage2", "stage.mixture=x"],
+            r"stage stage2: stage\.mixture='x' is not in data\.mixtures",
+        ),
+        (["stage=stage2", "~data.mixtures.finetune.finetune"], r"stage stage2: data\.mixtures\.finetune has no source"),
+        (
+            ["+data.mixtures.finetune.new={shards: 'pipe:cat x'}"],
+            r"data\.mixtures\.finetune mixes streamed sources \(new\) with indexed ones \(finetune\): stream all",
+        ),
+        (["data.mixtures.val.val.shards=pipe:cat x"], r"data\.mixtures\.val is streamed: held-out data needs an index"),
+    ],
+)
+def test_a_mixture_that_no_stage_can_read_is_refused(overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        compose([*overrides, "plan=true"])

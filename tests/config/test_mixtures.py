@@ -18,7 +18,8 @@ PRETRAIN = {
 
 
 def mixtures(*overrides):
-    return compose(overrides).data.mixtures
+    halves = {"data/mixture=internvl2_5_pretrain": "stage=stage1", "data/mixture=internvl2_5_finetune": "stage=stage2"}
+    return compose([*overrides, *(halves[name] for name in overrides if name in halves)]).data.mixtures
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -69,6 +70,11 @@ def test_a_preset_is_filled_and_cut_by_overrides():
     )["finetune"]
     assert (chosen["ocr"].shards, chosen["ocr"].repeat, chosen["ocr"].weight) == ("/ocr", 2.5, 0.5)
     assert "medical" not in chosen and chosen["mine"].repeat == 0.25
+
+
+def test_a_stage_without_its_mixture_is_refused_before_anything_runs():
+    with pytest.raises(ConfigError, match=r"stage stage2: stage\.mixture='finetune' is not in data\.mixtures \("):
+        compose(["data/mixture=internvl2_5_pretrain", "plan=true"])
 
 
 def test_a_repeat_outside_the_range_is_refused():

@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -72,6 +74,55 @@ def write_tar(path: Path, members: Iterable[tuple[str, bytes]]) -> Path:
 def record_bytes(**fields: object) -> bytes:
     """Write a JSON member."""
     return json.dumps({"conversations": talk(), **fields}).encode()
+
+
+class PlainHandler(BaseHTTPRequestHandler):
+    """Serve files as the simplest servers do: no sizes, no parts, no HEAD; `server.cuts` answers end half-way."""
+
+    server: PlainServer
+
+    def do_GET(self) -> None:
+        path = self.server.folder / self.path.partition("?")[0].lstrip("/")
+        if not path.is_file():
+            self.send_error(404)
+            return
+        data, cut = path.read_bytes(), self.server.cuts > 0
+        self.server.cuts -= cut
+        self.send_response(200)
+        if cut:  # only with a length can a client know
+            self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data[: len(data) // 2] if cut else data)
+
+    def do_HEAD(self) -> None:
+        self.send_error(501)
+
+    def log_message(self, *_: object) -> None:
+        """Keep quiet."""
+
+
+class PlainServer(ThreadingHTTPServer):
+    """Serve `folder` through `PlainHandler`."""
+
+    folder = Path()
+    cuts = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+@pytest.fixture
+def plain_server(shards_dir: Path) -> Iterator[PlainServer]:
+    """Serve `shards_dir`."""
+    server = PlainServer(("127.0.0.1", 0), PlainHandler)
+    server.folder = shards_dir
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
 
 
 @pytest.fixture(scope="session")

@@ -176,3 +176,9 @@ def test_weight_of_a_source_is_a_factor_on_the_loss_alone() -> None:
     assert heavy.loss_weights.dtype == np.float32
     assert np.array_equal(heavy.loss_weights, plain.loss_weights * np.float32(2.5)) and plain.loss_weights.any()
     assert np.array_equal(heavy.labels, plain.labels) and np.array_equal(heavy.tiles, plain.tiles)
+
+
+def test_copies_have_random_numbers_of_their_own() -> None:
+    first = sample_rng(1, 0, "k0").integers(1 << 60)
+    assert sample_rng(1, 0, "k0", 0).integers(1 << 60) == first  # the first copy is what there was before copies
+    assert len({first, *(sample_rng(1, 0, "k0", copy).integers(1 << 60) for copy in (1, 2, 3))}) == 4

@@ -27,7 +27,7 @@ from internvl_lab.data.encoding import SampleEncoder
 from internvl_lab.data.index import build_index
 from internvl_lab.data.loader import EMPTY_KEY, PackDataset, PackLoader
 from internvl_lab.data.mixture import Mixture
-from internvl_lab.data.plan import Plan
+from internvl_lab.data.plan import Pack, Plan
 from internvl_lab.data.quarantine import QuarantineLog
 from internvl_lab.errors import ConfigError, ShardError
 from internvl_lab.text import ChatTemplate
@@ -121,6 +121,17 @@ def test_augmentation_follows_seed_and_epoch_only(make_plan: Callable[..., Plan]
     assert not torch.equal(first.pixel_values, other.pixel_values)
     assert not torch.equal(first.pixel_values, plain.pixel_values)
     assert torch.equal(first.input_ids, other.input_ids)
+
+
+def test_copies_of_a_sample_look_different(dataset: PackDataset, kit: SimpleNamespace) -> None:
+    index = dataset.plan.mixture.indexes[0]
+    often = Mixture({"all": (SourceConfig(repeat=3), index)}, kit.tiling, kit.packing)
+    copies = PackDataset(Plan(often, kit.packing, 1, kit.cost, 4), kit.encoder, 1)
+    batches = [copies[0, Pack(0, ((0, 1),), (copy,) if copy else ())] for copy in (0, 1, 2, 0)]
+    pixels = [batch.pixel_values for batch in batches]
+    assert torch.equal(pixels[0], pixels[3]) and torch.equal(pixels[0], dataset[0, Pack(0, ((0, 1),))].pixel_values)
+    assert not torch.equal(pixels[0], pixels[1]) and not torch.equal(pixels[1], pixels[2])
+    assert all(not batch.bad_samples for batch in (copies[k] for k in range(30)))  # videos are as long as planned
 
 
 def faulty_dataset(

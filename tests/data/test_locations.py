@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 
 from internvl_lab.data.index import load_or_build_index
-from internvl_lab.data.locations import MAX_OPEN_SHARDS, OpenShards, ShardSet, _expand, find_shards, locate_shards
+from internvl_lab.data.locations import (
+    MAX_OPEN_SHARDS,
+    OpenShards,
+    ShardSet,
+    _expand,
+    find_shards,
+    locate_shards,
+    locate_streams,
+)
 from internvl_lab.errors import ConfigError, ShardError
 from internvl_lab.text import ChatTemplate
 
@@ -54,7 +62,7 @@ def test_numbered_files_share_the_folder_s_index_with_other_shards(
 def test_what_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ShardError, match=r"2 of the 2 shards .*a\{0\.\.1\}\.tar do not exist: a0\.tar, a1\.tar"):
         locate_shards(f"{tmp_path}/a{{0..1}}.tar")
-    with pytest.raises(ConfigError, match="what a program writes cannot be indexed"):
+    with pytest.raises(ConfigError, match="what a command writes can only be streamed"):
         locate_shards("pipe:cat x.tar")
     (tmp_path / "a.tar.gz").touch()
     with pytest.raises(ShardError, match=r"holds no shards \(\*\.tar\) \(compressed tars"):
@@ -92,3 +100,13 @@ def test_open_shards_are_bounded_and_new_stamps_open_anew(tmp_path: Path) -> Non
     assert shards.get(tmp_path / "5", 0) is files[5]
     assert shards.get(tmp_path / "5", 1) is not files[5]
     assert np.array([file.closed for file in files]).sum() == 4
+
+
+def test_streams_are_named_one_by_one(shards_dir: Path) -> None:
+    assert locate_streams("pipe:cat {0..1}.tar") == ("pipe:cat 0.tar", "pipe:cat 1.tar")
+    assert locate_streams("https://h/get?n={0..1}") == ("https://h/get?n=0", "https://h/get?n=1")
+    assert locate_streams("pipe:cat a::s3://b/c.tar") == ("pipe:cat a", "s3://b/c.tar")
+    paths = tuple(str(path) for path in sorted(shards_dir.glob("*.tar")))
+    assert locate_streams(str(shards_dir)) == locate_streams(f"file://{shards_dir}") == paths
+    with pytest.raises(ShardError, match="do not exist"):
+        locate_streams(f"{shards_dir}/none.tar")

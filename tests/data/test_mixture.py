@@ -14,7 +14,7 @@ import pytest
 
 from internvl_lab.config import PackingConfig, SourceConfig, TilingConfig
 from internvl_lab.data.index import ShardIndex, build_index
-from internvl_lab.data.mixture import Mixture
+from internvl_lab.data.mixture import Mixture, copy_numbers
 from internvl_lab.data.records import parse_record
 from internvl_lab.data.selection import sample_tiles
 from internvl_lab.errors import ConfigError
@@ -161,3 +161,30 @@ def test_describe_and_places(kit: SimpleNamespace, index: ShardIndex, shards_dir
     }
     assert mixture.key_of(0, 30) == "s00030"
     assert mixture.shard_of(0, 30) == str(shards_dir / "shard-000001.tar")
+
+
+def test_copies_are_numbered_in_the_order_in_which_they_come() -> None:
+    assert copy_numbers(np.array([3, 1, 3, 3, 0, 1])).tolist() == [0, 0, 1, 2, 0, 1]
+    assert copy_numbers(np.array([2, 0, 1])).tolist() == [0, 0, 0]
+    assert copy_numbers(np.zeros(0, np.int64)).tolist() == []
+
+
+def test_copies_of_a_video_show_other_frames(kit: SimpleNamespace, index: ShardIndex) -> None:
+    mixture = mix(kit, a=(SourceConfig(min_frames=1, max_frames=3), index))
+    videos = [row for row in range(100) if index.kind[row] == 3]
+    sizes = {copy: [mixture.size_of(0, row, 1, 0, copy) for row in videos] for copy in (0, 1)}
+    assert sizes[0] == [mixture.size_of(0, row, 1, 0) for row in videos] != sizes[1]
+    for row, (_, tiles) in zip(videos, sizes[1], strict=True):
+        assert len(mixture.read(0, row, 1, 0, 1)[1]) == tiles
+
+
+def test_repeats_above_1_are_told_from_those_whose_copies_looked_the_same(
+    kit: SimpleNamespace, index: ShardIndex
+) -> None:
+    settings = [mix(kit, a=(SourceConfig(repeat=r), index)).settings_fingerprint for r in (0.5, 1.0, 2.0)]
+    assert len(set(settings)) == 3
+
+
+def test_how_a_source_is_read_is_no_setting(kit: SimpleNamespace, index: ShardIndex) -> None:
+    streamed = mix(kit, a=(SourceConfig(stream=True), index))
+    assert streamed.settings_fingerprint == mix(kit, a=(SourceConfig(), index)).settings_fingerprint

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from internvl_lab.config import PackingConfig
+from internvl_lab.config import PackingConfig, SourceConfig
 from internvl_lab.data.mixture import Mixture
 from internvl_lab.data.packing import lower_bound
 from internvl_lab.data.plan import Anchor, Cost, Pack, Plan, balanced_order
@@ -224,6 +224,23 @@ def test_blocks_of_an_epoch_hold_each_sample_once(make_plan: MakePlan) -> None:
     blocks = list(make_plan().blocks(0))
     assert len(blocks) == 3
     assert sorted(np.concatenate([pack for block in blocks for pack in block])) == list(range(100))
+    packs = list(make_plan().epoch_packs(0))
+    assert [len(pack.samples) for pack in packs] == [len(pack) for block in blocks for pack in block]
+    assert {pack.epoch for pack in packs} == {0} and not any(pack.copies for pack in packs)
+    assert packs[0].numbered == [(*sample, 0) for sample in packs[0].samples]
+
+
+def test_copies_of_a_sample_are_numbered(mixture: Mixture, kit: SimpleNamespace) -> None:
+    often = Mixture({"all": (SourceConfig(repeat=2.5), mixture.indexes[0])}, kit.tiling, kit.packing)
+    for packs_per_step in (1, 4):
+        plan = Plan(often, kit.packing, 1, kit.cost, packs_per_step)
+        packs = stream(plan, plan.packs_in_epoch(0) + 40)
+        counts = Counter(sample for pack in packs if pack.epoch == 0 for sample in pack.numbered)
+        assert set(counts.values()) == {1} and len(counts) == 250
+        assert Counter(copy for _, _, copy in counts) == {0: 100, 1: 100, 2: 50}
+        for pack in packs:
+            sizes = np.array([often.size_of(i, row, plan.seed, pack.epoch, copy) for i, row, copy in pack.numbered])
+            assert sizes[:, 0].sum() <= 400 and sizes[:, 1].sum() <= 24
 
 
 def test_refusal(make_plan: MakePlan) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from internvl_lab.data.quarantine import MIN_JUDGED, QuarantineLog, too_many
+from internvl_lab.data.quarantine import MIN_JUDGED, QuarantineLog, read_entries, too_many
 from internvl_lab.errors import ShardError
 
 
@@ -84,3 +84,12 @@ def test_cut_back_keeps_earlier_stages_and_drops_later_ones(tmp_path: Path) -> N
     assert [line["key"] for line in lines(middle.path)] == ["stage1-0", "stage1-1", "stage1_5-0"]
     middle.cut_back(0, ["stage2"])
     assert [(line["stage"], line["step"]) for line in lines(middle.path)] == [("stage1", 0), ("stage1", 1)]
+
+
+def test_what_the_settings_leave_out_is_no_fault(tmp_path: Path) -> None:
+    log = QuarantineLog(tmp_path / "q.jsonl", "stage1", 0.0, 1)
+    log.leave_out([("a.tar", "k1", "over_max_tokens", "9 > 8")], step=3)
+    assert read_entries(log.path) == [
+        {"stage": "stage1", "key": "k1", "shard": "a.tar", "reason": "over_max_tokens", "detail": "9 > 8", "step": 3}
+    ]
+    assert (log.num_seen, log.num_bad) == (0, 0)

@@ -6,6 +6,7 @@ import hashlib
 import multiprocessing
 import os
 import shutil
+import sys
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -249,6 +250,17 @@ def test_what_counts_as_remote(tmp_path: Path) -> None:
     ]  # fmt: skip
     with pytest.raises(ConfigError, match=r"shards nope://x/shards\.json cannot be opened: "):
         locate_shards("nope://x/{0..1}.tar", ShardCache(tmp_path, 1))
+
+
+@pytest.mark.parametrize(("scheme", "package"), [("s3", "s3fs"), ("gs", "gcsfs"), ("gcs", "gcsfs"), ("az", "adlfs")])
+def test_drivers_that_are_not_installed_are_named(
+    tmp_path: Path, scheme: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ConfigError) as caught:
+        locate_shards(f"{scheme}://bucket/{{0..1}}.tar", ShardCache(tmp_path, 1))
+    place = f"shards {scheme}://bucket/shards.json cannot be opened"
+    assert str(caught.value) == f"{place}: install its driver with `pip install {package}`"
 
 
 def test_files_that_vanish_while_room_is_made_are_passed_over(

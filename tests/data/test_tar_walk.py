@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from internvl_lab.data.tar_walk import BLOCK, walk_tar
+from internvl_lab.data.tar_walk import BLOCK, TarCheck, walk_tar
 from internvl_lab.errors import ShardError
 
 
@@ -87,3 +87,27 @@ def test_empty_and_missing(tmp_path: Path) -> None:
         walk_tar(tmp_path / "e.tar")
     with pytest.raises(ShardError, match=r"m\.tar cannot be read"):
         walk_tar(tmp_path / "m.tar")
+
+
+def check(data: bytes, piece: int) -> TarCheck:
+    passing = TarCheck("x.tar")
+    for start in range(0, len(data), piece):
+        passing.feed(data[start : start + piece])
+    passing.close()
+    return passing
+
+
+@pytest.mark.parametrize("fmt", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+@pytest.mark.parametrize("piece", [1, 700, 10240, 1 << 20])
+def test_a_stream_is_checked_in_pieces_of_any_size(tmp_path: Path, fmt: int, piece: int) -> None:
+    names = ["a.json", "long" * 22 + "/" + "x" * 90 + ".png"] + ["y" * 300] * (fmt != tarfile.USTAR_FORMAT)
+    data = make(tmp_path / "t.tar", names, fmt).read_bytes()
+    assert check(data, piece).ended
+    end = data.rstrip(b"\0").__len__()
+    for keep in (0, 200, BLOCK, end // 2, end + BLOCK):
+        with pytest.raises(ShardError, match=r"x\.tar (is empty|has no end marker|has half an end marker)"):
+            check(data[:keep], piece)
+    with pytest.raises(ShardError, match="corrupt header at byte 0"):
+        check(b"x" + data[1:], piece)
+    with pytest.raises(ShardError, match="goes on behind its end marker"):
+        check(data + data, piece)

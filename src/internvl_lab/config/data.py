@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from internvl_lab.config.checks import above_zero, at_least, share
 from internvl_lab.constants import MAX_FRAMES, MIN_FRAMES
 from internvl_lab.errors import ConfigError
+
+VAL_MIXTURE = "val"
+"""Name of the mixture that validation and evaluation read."""
+COMMAND = "pipe:"
+"""Beginning of `shards` that are what a shell command writes."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +92,10 @@ class SourceConfig:
     """Describe one source of a mixture."""
 
     shards: str = ""
-    """WebDataset tars: a folder, or URLs such as `https://host/mine/{000000..000009}.tar`; see `data.locations`."""
+    """WebDataset tars: a folder, URLs such as `https://host/mine/{000000..000009}.tar`, or `pipe:COMMAND`, a shell
+    command that writes a tar; see `data.locations`."""
+    stream: bool = False
+    """Read the tars from front to back, without index, plan and exact resume (`data.stream`); `pipe:` always is."""
     repeat: float = 1.0
     """Repeat factor r in (0, 4]; fractions are drawn at random per epoch, never 'the first part'."""
     max_tiles: int | None = None
@@ -109,6 +118,43 @@ class SourceConfig:
         at_least(self, "data.mixture", 1, "max_tiles", "min_frames")
         if self.min_frames > self.max_frames:
             raise ConfigError(f"data.mixture: min_frames={self.min_frames} and max_frames={self.max_frames} do not fit")
+
+    @property
+    def is_streamed(self) -> bool:
+        """Tell whether the source is read as a stream."""
+        return self.stream or self.shards.startswith(COMMAND)
+
+
+def is_streamed(sources: Mapping[str, SourceConfig]) -> bool:
+    """Tell whether a mixture is read as a stream; `check_mixture` sees to it that all of its sources agree."""
+    return any(source.is_streamed for source in sources.values())
+
+
+def check_mixture(stage: str, name: str, mixtures: Mapping[str, Mapping[str, SourceConfig]]) -> None:
+    """Refuse a mixture that a stage cannot read, as far as the configuration alone can tell.
+
+    Args:
+        stage, name: the stage and the value of its `mixture`.
+        mixtures: `data.mixtures`.
+    Raises:
+        ConfigError: there is no such mixture, it has no source, it holds streamed and indexed sources, or the
+            held-out mixture is streamed.
+    """
+    if not mixtures.get(name):
+        raise ConfigError(
+            f"stage {stage}: stage.mixture={name!r} is not in data.mixtures ({', '.join(mixtures) or 'empty'})"
+            if name not in mixtures
+            else f"stage {stage}: data.mixtures.{name} has no source"
+        )
+    streamed = [source for source, config in mixtures[name].items() if config.is_streamed]
+    indexed = [source for source in mixtures[name] if source not in streamed]
+    if streamed and indexed:
+        raise ConfigError(
+            f"data.mixtures.{name} mixes streamed sources ({', '.join(streamed)}) with indexed ones "
+            f"({', '.join(indexed)}): stream all of them with stream=true, or none"
+        )
+    if is_streamed(mixtures.get(VAL_MIXTURE, {})):
+        raise ConfigError(f"data.mixtures.{VAL_MIXTURE} is streamed: held-out data needs an index, so give it a folder")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from internvl_lab.config.checks import above_zero, at_least, check_logger, check_trainer
-from internvl_lab.config.data import DataConfig, PackingConfig, TilingConfig
+from internvl_lab.config.data import DataConfig, PackingConfig, TilingConfig, check_mixture
 from internvl_lab.config.model import InitConfig, ModelConfig
 from internvl_lab.config.probe import ProbeConfig
 from internvl_lab.config.stage import OptimizerConfig, RecipeConfig, SchedulerConfig, StageConfig
@@ -140,7 +140,7 @@ class RunConfig:
         Apart from `__post_init__`, because a test of one room builds only the parts that room reads.
 
         Raises:
-            ConfigError: tiles are not of the encoder's size, or a stage's learning rate is 0.
+            ConfigError: tiles are not of the encoder's size, a stage's learning rate is 0, or its mixture is none.
         """
         if self.tiling.tile_size != self.model.vision.image_size:
             raise ConfigError(
@@ -150,6 +150,7 @@ class RunConfig:
         for name, stage in self.stages.items():
             if stage.learning_rate == 0:
                 raise ConfigError(f"stage {name}: stage.learning_rate=0 must be above 0")
+            check_mixture(name, stage.mixture, self.data.mixtures)
 
     def packs_per_step(self, stage: StageConfig) -> int:
         """Return the packs of one optimizer step of `stage`, over all ranks: its own value, else the packing's."""

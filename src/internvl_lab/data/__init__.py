@@ -3,6 +3,7 @@
 records, video, shards, conversion, convert (users' data in) -> locations, remote, scan, index (what lies where)
 -> selection, long_samples, frames, mixture, packing, plan (what comes when)
 -> tiling, transforms, weights, encoding (one sample) -> loader (packs) -> datamodule (Lightning; import it by name).
+What cannot be indexed takes another way to the plan: tar_stream, spool, stream, stream_loader.
 """
 
 from internvl_lab.data.batch import Batch

@@ -8,8 +8,7 @@ from __future__ import annotations
 import logging
 import re
 import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,24 +18,26 @@ import torch
 
 from internvl_lab.atomic import write_atomic
 from internvl_lab.config import RunConfig, SourceConfig, StageConfig
+from internvl_lab.config.data import COMMAND, VAL_MIXTURE, check_mixture, is_streamed
+from internvl_lab.data.data_state import describe_changes, encoding_settings, hash_parts
 from internvl_lab.data.encoding import SampleEncoder
 from internvl_lab.data.index import ShardIndex, load_or_build_index
 from internvl_lab.data.loader import PackDataset, PackLoader
+from internvl_lab.data.locations import locate_streams
 from internvl_lab.data.mixture import Mixture, hash16
 from internvl_lab.data.plan import Anchor, Cost, Plan
 from internvl_lab.data.quarantine import QuarantineLog, read_entries, to_lines, too_many
 from internvl_lab.data.remote import ShardCache
+from internvl_lab.data.stream import StreamSource
+from internvl_lab.data.stream_loader import StreamDataset, StreamLoader
 from internvl_lab.errors import ConfigError, ResumeError, ShardError
 from internvl_lab.text.template import ChatTemplate
 
 logger = logging.getLogger(__name__)
 
 STATE_VERSION = 1
-VAL_MIXTURE = "val"
-"""Name of the mixture that `val_dataloader` reads."""
-MAX_NAMED_SOURCES = 100
-"""Sources whose content the state tells apart, 4 bytes each, so that it stays under 1 KB."""
-_SHARDS = "shards"
+STREAMED = "streamed"
+"""Stands in the state for the fingerprint of the content, which nobody knows of a stream."""
 _RANK_FILE = re.compile(r"quarantine\.rank(\d+)\.jsonl")
 
 
@@ -57,15 +58,26 @@ class MultimodalDataModule(L.LightningDataModule):
     def __init__(self, cfg: RunConfig, stage: StageConfig, template: ChatTemplate, cost: Cost, run_dir: Path) -> None:
         super().__init__()
         for each in (stage, *cfg.stages.values()):
-            _check_mixture(each, cfg.data.mixtures)
+            check_mixture(each.name, each.mixture, cfg.data.mixtures)
+            _check_shards(each, cfg.data.mixtures[each.mixture])
         self.cfg, self.stage, self.template, self.cost, self.run_dir = cfg, stage, template, cost, Path(run_dir)
         self.packs_per_step = cfg.packs_per_step(stage)
+        self.is_streamed = is_streamed(cfg.data.mixtures[stage.mixture])
         self._plan: Plan | None = None
         self._next_step = 0
+        self._last_epoch = -1
+        """Of a stream: the latest epoch that was begun before this process resumed it."""
+        self._stream: StreamLoader | None = None
 
     @property
     def plan(self) -> Plan:
-        """Return the stage's plan, building indexes where they are missing."""
+        """Return the stage's plan, building indexes where they are missing.
+
+        Raises:
+            ConfigError: the mixture is streamed.
+        """
+        if self.is_streamed:
+            raise ConfigError(f"data.mixtures.{self.stage.mixture} is streamed: it has neither index nor plan")
         if self._plan is None:
             self._plan = Plan(
                 self._mixture(self.stage.mixture), self.cfg.packing, self.plan_seed, self.cost, self.packs_per_step
@@ -82,26 +94,30 @@ class MultimodalDataModule(L.LightningDataModule):
         """Build the indexes in one process of each machine, before the others read them."""
         for name in {self.stage.mixture, VAL_MIXTURE} & set(self.cfg.data.mixtures):
             for source in self.cfg.data.mixtures[name].values():
-                self._index(source)
+                if not source.is_streamed:
+                    self._index(source)
 
     def setup(self, stage: str | None = None) -> None:
-        """Build the plan and write down the samples that are never used."""
-        plan = self.plan
-        if self._rank == 0:
-            self._write_skipped(plan.mixture)
+        """Build the plan and write down the samples that are never used; a stream has neither."""
+        if not self.is_streamed and self._rank == 0:
+            self._write_skipped(self.plan.mixture)
 
-    def train_dataloader(self) -> PackLoader:
+    def train_dataloader(self) -> PackLoader | StreamLoader:
         """Return this rank's packs of the stage, from the committed position on."""
         self.setup()
         self._cut_back_quarantine()
-        loader = PackLoader(
-            PackDataset(self.plan, self._encoder(), self.plan_seed),
-            num_steps=self.stage.max_steps,
-            packs_per_step=self.packs_per_step,
-            num_workers=self.cfg.data.num_workers,
-            quarantine=self._quarantine(self._rank),
+        settings: dict[str, Any] = {
+            "num_steps": self.stage.max_steps,
+            "packs_per_step": self.packs_per_step,
+            "num_workers": self.cfg.data.num_workers,
+            "quarantine": self._quarantine(self._rank),
             **self._loader_settings(),
-        )
+        }
+        loader: PackLoader | StreamLoader
+        if self.is_streamed:
+            loader = self._stream = StreamLoader(self._stream_dataset(), **settings)
+        else:
+            loader = PackLoader(PackDataset(self.plan, self._encoder(), self.plan_seed), **settings)
         loader.set_position(self._next_step)
         return loader
 
@@ -128,15 +144,21 @@ class MultimodalDataModule(L.LightningDataModule):
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs (JSON-able, under 1 KB): fingerprints, seed and the next pack.
 
-        `anchor` only saves time: it says where planning may begin. `parts` only names what has changed.
+        `anchor` only saves time: it says where planning may begin. `parts` only names what has changed. A stream has
+        `stream` instead of an anchor: the latest epoch of rank 0, and that what comes next is not exact.
         """
         next_pack = self._next_step * self.packs_per_step
+        if self.is_streamed:
+            epoch = self._last_epoch if self._stream is None else self._stream.epoch
+            place: dict[str, Any] = {"stream": {"epoch": epoch, "exact": False}}
+        else:
+            place = {"anchor": list(self.plan.anchor(next_pack))}
         return {
             "version": STATE_VERSION,
             **self._fingerprint(),
             "seed": self.cfg.seed,
             "next_pack": next_pack,
-            "anchor": list(self.plan.anchor(next_pack)),
+            **place,
             "parts": self._parts(),
         }
 
@@ -153,6 +175,13 @@ class MultimodalDataModule(L.LightningDataModule):
             )
         self._next_step = int(state_dict["next_pack"]) // self.packs_per_step
         changed = self._changes(state_dict)
+        if self.is_streamed and "stream" in state_dict:
+            self._last_epoch = int(state_dict["stream"]["epoch"])
+            logger.warning(
+                "stage %s: a stream does not resume exactly: step %d goes on with the beginning of epoch %d, and what "
+                "epoch %d had not reached is passed over",
+                self.stage.name, self._next_step, self._last_epoch + 1, self._last_epoch,
+            )  # fmt: skip
         if not changed:
             if "anchor" in state_dict:
                 self.plan.seek(Anchor(*(int(value) for value in state_dict["anchor"])))
@@ -199,6 +228,32 @@ class MultimodalDataModule(L.LightningDataModule):
         data = self.cfg.data
         return SampleEncoder(
             self.template, self.cfg.tiling, data.jpeg, data.loss_averaging, data.weight_unit, data.region_targets
+        )
+
+    def _stream_dataset(self) -> StreamDataset:
+        """Name the tars of a streamed mixture, and say what to expect of it."""
+        cache = ShardCache.from_settings(self.cfg.data)
+        sources = [
+            StreamSource(name, source, locate_streams(source.shards, cache))
+            for name, source in self.cfg.data.mixtures[self.stage.mixture].items()
+        ]
+        readers = self._world_size * max(1, self.cfg.data.num_workers)
+        if self._rank == 0:
+            logger.info(
+                "stage %s: %s is streamed, %d tars by %d readers (ranks x workers); order follows from seed and "
+                "readers, and a resumed run begins with the next epoch",
+                self.stage.name, self.stage.mixture, sum(len(source.tars) for source in sources), readers,
+            )  # fmt: skip
+        return StreamDataset(
+            sources,
+            self._encoder(),
+            self.cfg.packing,
+            self.cost,
+            self.plan_seed,
+            long_samples=self.cfg.data.long_samples,
+            rank=self._rank,
+            world_size=self._world_size,
+            first_epoch=self._last_epoch + 1,
         )
 
     def _mixture(self, name: str) -> Mixture:
@@ -252,60 +307,26 @@ class MultimodalDataModule(L.LightningDataModule):
             path.unlink(missing_ok=True)
 
     def _fingerprint(self) -> dict[str, str]:
-        """Return the plan's fingerprint, its `config` extended by what the encoder depends on."""
-        plan, data = self.plan.fingerprint, self.cfg.data
-        encoding = [self.template.fingerprint, repr(data.jpeg), data.loss_averaging, data.weight_unit, self.stage.name]
-        encoding += ["regions"] if data.region_targets else []
+        """Hash content and settings: the plan's fingerprint, its `config` extended by what the encoder depends on."""
+        encoding = encoding_settings(self.cfg, self.stage, self.template)
+        if self.is_streamed:
+            return {"index": STREAMED, "config": hash16([self._parts(), encoding])}
+        plan = self.plan.fingerprint
         return {"index": plan["index"], "config": hash16([plan["config"], encoding])}
 
     def _parts(self) -> dict[str, str]:
-        """Hash each thing that the fingerprint covers to 4 digits: enough to name what changed, in little room."""
-        cfg, sources = self.cfg, self.cfg.data.mixtures[self.stage.mixture]
-        settings = [[name, asdict(replace(source, shards=""))] for name, source in sources.items()]
-        parts: dict[str, Any] = {
-            f"data.mixtures.{self.stage.mixture}": settings,
-            "tiling": asdict(cfg.tiling),
-            "packing": [asdict(cfg.packing), self.packs_per_step],
-            "data.jpeg": repr(cfg.data.jpeg),
-            "data.long_samples": cfg.data.long_samples,
-            "the loss weights": [cfg.data.loss_averaging, cfg.data.weight_unit, cfg.data.region_targets],
-            "tokenizer or system message": self.template.fingerprint,
-            "the model's cost": asdict(self.cost),
-            "the stage's name": self.stage.name,
-        }
-        contents = [hash16(index.fingerprint)[:4] for index in self.plan.mixture.indexes[:MAX_NAMED_SOURCES]]
-        return {_SHARDS: "".join(contents), **{name: hash16(value)[:4] for name, value in parts.items()}}
+        """Hash each thing that the fingerprint covers."""
+        contents = [] if self.is_streamed else [index.fingerprint for index in self.plan.mixture.indexes]
+        return hash_parts(self.cfg, self.stage, self.template, self.cost, contents)
 
     def _changes(self, state: dict[str, Any]) -> str:
         """Say what differs from a saved state; "" if nothing does."""
         expected = {**self._fingerprint(), "seed": self.cfg.seed}
-        changed = {name for name, value in expected.items() if state.get(name) != value}
-        said, parts = state.get("parts", {}), self._parts()
-        settings = [name for name in parts if name != _SHARDS and name in said and said[name] != parts[name]]
-        sources = _changed_sources(said.get(_SHARDS, ""), parts[_SHARDS], self.plan.mixture.source_names)
-        meanings = {
-            "index": f"the content of the shards{' of ' if sources else ''}{', '.join(sources)} (index)",
-            "config": f"{', '.join(settings) or 'the settings of data, tiling, packing or template'} (config)",
-            "seed": "the seed",
-        }
-        return " and ".join(meaning for name, meaning in meanings.items() if name in changed)
+        return describe_changes(state, expected, self._parts(), tuple(self.cfg.data.mixtures[self.stage.mixture]))
 
 
-def _changed_sources(before: str, now: str, names: Sequence[str]) -> list[str]:
-    """Name the sources whose hashes of 4 digits differ; none where the number of sources differs too."""
-    if len(before) != len(now):
-        return []
-    return [name for i, name in enumerate(names) if before[4 * i : 4 * i + 4] != now[4 * i : 4 * i + 4]]
-
-
-def _check_mixture(stage: StageConfig, mixtures: Mapping[str, Mapping[str, SourceConfig]]) -> None:
-    """Refuse a stage whose mixture does not exist, or has a source without shards."""
-    if stage.mixture not in mixtures:
-        raise ConfigError(
-            f"stage {stage.name}: stage.mixture={stage.mixture!r} is not in data.mixtures "
-            f"({', '.join(mixtures) or 'empty'})"
-        )
-    sources = mixtures[stage.mixture]
+def _check_shards(stage: StageConfig, sources: Mapping[str, SourceConfig]) -> None:
+    """Refuse a stage whose mixture has a source without shards."""
     absent = [name for name, source in sources.items() if not _may_hold_shards(source.shards)]
     if absent:
         key = f"data.mixtures.{stage.mixture}.{absent[0]}"
@@ -317,5 +338,6 @@ def _check_mixture(stage: StageConfig, mixtures: Mapping[str, Mapping[str, Sourc
 
 
 def _may_hold_shards(shards: str) -> bool:
-    """Tell whether a source names shards: URLs and lists of tars are looked at later, "" would be this folder."""
-    return "://" in shards or shards.endswith(".tar") or (bool(shards) and Path(shards).is_dir())
+    """Tell whether a source names shards: what is not a folder is looked at later, "" would be this folder."""
+    named = "://" in shards or shards.startswith(COMMAND) or shards.endswith(".tar")
+    return named or bool(shards and Path(shards).is_dir())

@@ -90,6 +90,7 @@ class SampleEncoder:
         source: SourceConfig,
         source_id: int,
         augment: bool = True,
+        copy: int = 0,
     ) -> Sample:
         """Encode one record.
 
@@ -98,6 +99,7 @@ class SampleEncoder:
             seed, epoch: with the record's key they fix the augmentation, whatever worker or order the sample comes in.
             source: gives the tile limit, whether JPEG augmentation may act, and a factor on the loss weights.
             augment: False switches augmentation off (validation).
+            copy: number of this appearance in the epoch, see `sample_rng`.
 
         Raises:
             SampleError: an image or the text is unusable; see `decode_pixels` and `ChatTemplate.encode`.
@@ -110,13 +112,13 @@ class SampleEncoder:
         labels = _shift(encoded.labels, IGNORE_INDEX)
         weights = token_weights(labels, _shift(encoded.response_ids, -1), self.averaging, self.unit)
         if self.regions is not None and pictures:
-            rng = sample_rng(seed, epoch, f"{record.key}/regions")
+            rng = sample_rng(seed, epoch, f"{record.key}/regions", copy)
             sizes = [(picture.shape[1], picture.shape[0]) for picture in pictures]
             self._add_regions(record, sizes, (limit, thumbnail), encoded.input_ids, labels, weights, rng)
         weights *= np.float32(source.weight)
         tiles = self._stack(groups)
         if augment and source.jpeg and self.jpeg.enabled and not record.is_video and len(tiles):
-            tiles = jpeg_augment(tiles, self.jpeg, sample_rng(seed, epoch, record.key))
+            tiles = jpeg_augment(tiles, self.jpeg, sample_rng(seed, epoch, record.key, copy))
         return Sample(
             key=record.key,
             input_ids=encoded.input_ids,
@@ -179,14 +181,19 @@ class SampleEncoder:
         return np.concatenate(groups) if groups else np.empty((0, edge, edge, 3), np.uint8)
 
 
-def sample_rng(seed: int, epoch: int, key: str) -> np.random.Generator:
+def sample_rng(seed: int, epoch: int, key: str, copy: int = 0) -> np.random.Generator:
     """Return the random generator of one sample in one epoch; the same on every machine.
 
+    Args:
+        copy: 0 for the first appearance of the sample in the epoch, 1 for the second, ...: where a source has a
+            `repeat` above 1, no two copies look the same.
+
     Raises:
-        ValueError: a negative seed or epoch.
+        ValueError: a negative number.
     """
     digest = hashlib.blake2b(key.encode(), digest_size=8).digest()
-    return np.random.default_rng([seed, epoch, int.from_bytes(digest, "little")])
+    numbers = [seed, epoch, int.from_bytes(digest, "little")]
+    return np.random.default_rng([*numbers, copy] if copy else numbers)  # without copies as it has always been
 
 
 def _shift(values: Ids, fill: int) -> Ids:

@@ -56,9 +56,9 @@ def spread_frames(num_frames: int, count: int) -> list[int]:
     return [int((part + 0.5) * num_frames / count) for part in range(count)]
 
 
-def frame_rng(seed: int, epoch: int, key: str) -> np.random.Generator:
-    """Return the generator that draws the frames of one sample in one epoch."""
-    return sample_rng(seed, epoch, f"{key}/frames")
+def frame_rng(seed: int, epoch: int, key: str, copy: int = 0) -> np.random.Generator:
+    """Return the generator that draws the frames of one sample in one epoch; `copy` as in `sample_rng`."""
+    return sample_rng(seed, epoch, f"{key}/frames", copy)
 
 
 def keep_frames(raw: Mapping[str, Any], frames: Sequence[int]) -> dict[str, Any]:

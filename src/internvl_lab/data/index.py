@@ -214,7 +214,7 @@ def _build(shard_set: ShardSet, template: ChatTemplate, num_workers: int, known:
                 parts[shard] = result
     if errors:
         raise errors[0] if len(errors) == 1 else _summary(errors)
-    index = _join(shard_set, stamps, [parts[shard] for shard in range(len(shard_set.names))], template)
+    index = join_scans(shard_set, stamps, [parts[shard] for shard in range(len(shard_set.names))], template)
     logger.info(
         "indexed %s: %d samples in %d shards (%d scanned), %d problems",
         shard_set.base, len(index), len(shard_set.names), len(todo), len(index.problems),
@@ -253,8 +253,13 @@ def _unchanged(known: ShardIndex, shard_set: ShardSet, stamps: Ints) -> dict[int
     return parts
 
 
-def _join(shard_set: ShardSet, stamps: Ints, parts: Sequence[Scanned], template: ChatTemplate) -> ShardIndex:
-    """Join the tables of all shards; a key seen in an earlier shard is a problem of the later one."""
+def join_scans(shard_set: ShardSet, stamps: Ints, parts: Sequence[Scanned], template: ChatTemplate) -> ShardIndex:
+    """Join what was found in all shards; a key seen in an earlier shard is a problem of the later one.
+
+    Args:
+        stamps: (shards, 2), see `ShardIndex`.
+        parts: table and problems of each shard, in order.
+    """
     table = concatenate([part for part, _ in parts])
     shard = np.repeat(np.arange(len(parts), dtype=np.int32), [len(part) for part, _ in parts])
     problems = [problem for _, found in parts for problem in found]

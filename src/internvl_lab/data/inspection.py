@@ -25,6 +25,8 @@ from internvl_lab.data.mixture import Mixture
 from internvl_lab.data.packing import lower_bound
 from internvl_lab.data.plan import Pack, Plan
 from internvl_lab.data.scan import KINDS
+from internvl_lab.data.stream_loader import StreamDataset
+from internvl_lab.errors import ConfigError
 
 MAX_PACKS = 4000
 """Packs whose fill is measured at most: about 3 blocks of 8192 samples, planned in seconds."""
@@ -155,7 +157,7 @@ class Inspection:
 
 
 def inspect_stage(
-    dataset: PackDataset, stage: str, mixture_name: str, num_packs: int, num_shown: int = 12
+    dataset: PackDataset | StreamDataset, stage: str, mixture_name: str, num_packs: int, num_shown: int = 12
 ) -> Inspection:
     """Inspect what `dataset` will deliver.
 
@@ -164,7 +166,11 @@ def inspect_stage(
         stage, mixture_name: for the headings.
         num_packs: packs of the stage; the fill is measured on the first `MAX_PACKS` of them at most.
         num_shown: encoded samples to return, as different from each other as the mixture allows.
+    Raises:
+        ConfigError: the mixture is streamed.
     """
+    if not isinstance(dataset, PackDataset):
+        raise ConfigError(f"data.mixtures.{mixture_name} is streamed: only what has an index can be inspected")
     mixture = dataset.plan.mixture
     repeat = np.array([config.repeat for config in mixture.configs])[mixture.source_id]
     kind = np.concatenate([index.kind[_rows(mixture, i)] for i, index in enumerate(mixture.indexes)])
@@ -191,7 +197,7 @@ def measure_fill(plan: Plan, num_packs: int) -> PackFill:
     """Plan the first `num_packs` (from 1) packs and measure how full they are."""
     mixture, limits = plan.mixture, plan.packing
     packs = map(plan.pack, range(num_packs))
-    sizes = [[mixture.size_of(*sample, plan.seed, pack.epoch) for sample in pack.samples] for pack in packs]
+    sizes = [[mixture.size_of(i, row, plan.seed, pack.epoch, copy) for i, row, copy in pack.numbered] for pack in packs]
     tokens = np.array([sum(size[0] for size in pack) for pack in sizes])
     tiles = np.array([sum(size[1] for size in pack) for pack in sizes])
     every = np.array([size for pack in sizes for size in pack])

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -34,6 +34,8 @@ __all__ = ["PackDataset", "PackLoader", "QuarantineLog", "collate"]
 EMPTY_KEY = "empty-pack"
 """Key of the stand-in in a pack all of whose samples failed."""
 
+D = TypeVar("D")
+"""What a loader's workers work with."""
 Request = tuple[int, Pack]
 """(pack number, its samples): what the main process asks of a worker."""
 
@@ -61,9 +63,9 @@ class PackDataset(Dataset[Batch]):
         """
         number, pack = (request, self.plan.pack(request)) if isinstance(request, int) else request
         samples, bad = [], []
-        for source_id, row in pack.samples:
+        for source_id, row, copy in pack.numbered:
             try:
-                samples.append(self._load(source_id, row, pack.epoch))
+                samples.append(self._load(source_id, row, pack.epoch, copy))
             except SampleError as error:
                 bad.append((self.plan.mixture.key_of(source_id, row), error.reason, error.detail))
         if not samples:
@@ -72,13 +74,17 @@ class PackDataset(Dataset[Batch]):
 
     def planned(self, number: int) -> list[tuple[str, str]]:
         """Return (key, shard) of every sample planned for a pack, readable or not."""
-        mixture = self.plan.mixture
-        return [(mixture.key_of(*sample), mixture.shard_of(*sample)) for sample in self.plan.pack(number).samples]
+        return self.places(self.plan.pack(number))
 
-    def _load(self, source_id: int, row: int, epoch: int) -> Sample:
+    def places(self, pack: Pack) -> list[tuple[str, str]]:
+        """Return (key, shard) of every sample of a pack."""
+        mixture = self.plan.mixture
+        return [(mixture.key_of(*sample), mixture.shard_of(*sample)) for sample in pack.samples]
+
+    def _load(self, source_id: int, row: int, epoch: int, copy: int) -> Sample:
         """Read and encode one sample."""
         mixture = self.plan.mixture
-        record, images = mixture.read(source_id, row, self.plan.seed, epoch)
+        record, images = mixture.read(source_id, row, self.plan.seed, epoch, copy)
         sample = self.encoder.encode(
             record,
             images,
@@ -87,9 +93,10 @@ class PackDataset(Dataset[Batch]):
             source=mixture.configs[source_id],
             source_id=source_id,
             augment=self.augment,
+            copy=copy,
         )
         planned, found = (
-            mixture.size_of(source_id, row, self.plan.seed, epoch),
+            mixture.size_of(source_id, row, self.plan.seed, epoch, copy),
             (len(sample.input_ids), len(sample.tiles)),
         )
         if planned != found:  # would break the limits of the pack
@@ -143,8 +150,8 @@ def _row(parts: list[np.ndarray[Any, Any]], dtype: type) -> Tensor:
     return torch.from_numpy(np.concatenate(parts).astype(dtype))[None]
 
 
-class PackLoader:
-    """Iterate over this rank's packs of a run, from a step that can be set.
+class RankLoader(Generic[D]):
+    """Number this rank's packs of a run, from a step that can be set, and start the workers that build them.
 
     Rank r of step s takes packs s * P + r * P/W up to s * P + (r + 1) * P/W: slices that the plan balances.
     The length is that of the whole run, not of the rest: Lightning compares it with its own count of batches.
@@ -164,7 +171,7 @@ class PackLoader:
 
     def __init__(
         self,
-        dataset: PackDataset,
+        dataset: D,
         *,
         num_steps: int,
         packs_per_step: int,
@@ -205,24 +212,31 @@ class PackLoader:
         firsts = (step * self.packs_per_step + self.rank * per_rank for step in range(self.next_step, self.num_steps))
         return [first + i for first in firsts for i in range(per_rank)]
 
-    def __iter__(self) -> Iterator[Batch]:
-        """Yield this rank's packs.
-
-        Raises:
-            ShardError: a shard is unreadable, or more samples are bad than the quarantine allows.
-        """
+    def _load(self, dataset: Dataset[Any], sampler: _Requests | None = None) -> Iterator[Any]:
+        """Start the workers and return what they build."""
         loader = DataLoader(
-            self.dataset,
+            dataset,
             batch_size=None,
-            sampler=_Requests(self.dataset.plan, self.pack_numbers()),
+            sampler=sampler,
             num_workers=self.num_workers,
             prefetch_factor=self.prefetch_factor if self.num_workers else None,
             worker_init_fn=_init_worker,
             pin_memory=self.pin_memory,
         )
         with signals_held():
-            batches = iter(loader)
-        for batch in batches:
+            return iter(loader)
+
+
+class PackLoader(RankLoader[PackDataset]):
+    """Iterate over this rank's packs of a plan; args and raises as `RankLoader`."""
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield this rank's packs.
+
+        Raises:
+            ShardError: a shard is unreadable, or more samples are bad than the quarantine allows.
+        """
+        for batch in self._load(self.dataset, _Requests(self.dataset.plan, self.pack_numbers())):
             if self.quarantine is not None:
                 step = batch.pack_number // self.packs_per_step
                 self.quarantine.record(self.dataset.planned(batch.pack_number), batch.bad_samples, step)

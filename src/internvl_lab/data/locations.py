@@ -5,6 +5,7 @@
 /data/mine/{000000..000009}.tar    webdataset's braces
 https://host/mine/{0..9}.tar       the same elsewhere, through the cache (`remote`)
 s3://bucket/mine                   the shards that its manifest shards.json lists
+pipe:COMMAND                       what a shell command writes, as a stream only (`stream`)
 ```
 
 A set of shards is addressed by (base, names), so that moving all of them changes no name and no fingerprint.
@@ -27,6 +28,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from internvl_lab.config import DataConfig
+from internvl_lab.config.data import COMMAND
 from internvl_lab.data.columns import Ints
 from internvl_lab.data.remote import ShardCache, is_remote
 from internvl_lab.data.scan import read_extent
@@ -132,8 +134,8 @@ def locate_shards(shards: str | Path, cache: ShardCache | None = None) -> ShardS
     text = str(shards).removeprefix("file://")
     if is_remote(text):
         return _locate_remote(text, cache or ShardCache.from_settings(DataConfig()))
-    if text.startswith("pipe:"):
-        raise ConfigError(f"shards {text}: what a program writes cannot be indexed; give a folder or URLs of tars")
+    if text.startswith(COMMAND):
+        raise ConfigError(f"shards {text}: what a command writes can only be streamed; an index needs a folder or URLs")
     if not text.endswith(".tar") or Path(text).is_dir():
         return ShardSet(str(Path(text)), tuple(path.name for path in find_shards(Path(text))))
     base, names = _expand(text)
@@ -141,6 +143,24 @@ def locate_shards(shards: str | Path, cache: ShardCache | None = None) -> ShardS
     if missing:
         raise ShardError(f"{len(missing)} of the {len(names)} shards {text} do not exist: {', '.join(missing[:5])}")
     return ShardSet(base, names)
+
+
+def locate_streams(shards: str, cache: ShardCache | None = None) -> tuple[str, ...]:
+    """Name the tars of a streamed source: paths, URLs, or commands with `pipe:` before each.
+
+    A command comes from here alone, that is from the user's configuration; what data or a manifest names is never run.
+
+    Args:
+        shards, cache: as in `locate_shards`; URLs that end neither in `.tar` nor in a query name a folder.
+    Raises:
+        ShardError, ConfigError: as `locate_shards`.
+    """
+    if shards.startswith(COMMAND) or (is_remote(shards) and (shards.endswith(".tar") or "?" in shards)):
+        from webdataset.shardlists import expand_urls  # here, because webdataset takes a second to import
+
+        return tuple(expand_urls(shards))
+    located = locate_shards(shards, cache)
+    return tuple(located.location(shard) for shard in range(len(located.names)))
 
 
 def find_shards(folder: Path) -> list[Path]:

@@ -96,7 +96,9 @@ class Mixture:
         self.fingerprint = hash16(content)
         """Hash of the content of all sources."""
         policy = [] if long_samples == "skip" else [long_samples, packing.max_tokens, packing.max_tiles]
-        self.settings_fingerprint = hash16([_settings(config) for config in self.configs] + [asdict(tiling)] + policy)
+        policy += ["copies"] if any(config.repeat > 1 for config in self.configs) else []  # they once looked the same
+        settings = [source_settings(config) for config in self.configs]
+        self.settings_fingerprint = hash16([*settings, asdict(tiling), *policy])
         """Hash of how the sources are used (not where they lie)."""
 
     def __len__(self) -> int:
@@ -123,26 +125,30 @@ class Mixture:
         order = np.argsort(np.concatenate(places), kind="stable")
         return np.concatenate(streams)[order]
 
-    def sizes(self, positions: Ints, seed: int, epoch: int) -> tuple[Ints, Ints]:
+    def sizes(
+        self, positions: Ints, seed: int, epoch: int, copies: NDArray[np.integer] | None = None
+    ) -> tuple[Ints, Ints]:
         """Return (tokens, tiles) of samples in one epoch.
 
         Args:
             positions: (n,) positions in the columns.
+            copies: (n,) which appearance in the epoch is meant, see `copy_numbers`; None = the first.
         Returns:
             Two arrays (n,), exactly what encoding the result of `read` gives.
         """
         tokens, tiles = self.tokens[positions], self.tiles[positions]
         if self.max_frames is not None:
             for place in np.flatnonzero(self.max_frames[positions]).tolist():
-                tokens[place], tiles[place] = self._video_size(int(positions[place]), seed, epoch)
+                copy = 0 if copies is None else int(copies[place])
+                tokens[place], tiles[place] = self._video_size(int(positions[place]), seed, epoch, copy)
         return tokens, tiles
 
-    def size_of(self, source_id: int, sample: int, seed: int = 0, epoch: int = 0) -> tuple[int, int]:
+    def size_of(self, source_id: int, sample: int, seed: int = 0, epoch: int = 0, copy: int = 0) -> tuple[int, int]:
         """Return (tokens, tiles) that the plan expects of a sample in an epoch."""
-        tokens, tiles = self.sizes(np.array([self._position(source_id, sample)]), seed, epoch)
+        tokens, tiles = self.sizes(np.array([self._position(source_id, sample)]), seed, epoch, np.array([copy]))
         return int(tokens[0]), int(tiles[0])
 
-    def read(self, source_id: int, sample: int, seed: int, epoch: int) -> tuple[Record, list[bytes]]:
+    def read(self, source_id: int, sample: int, seed: int, epoch: int, copy: int = 0) -> tuple[Record, list[bytes]]:
         """Read a sample as an epoch shows it: (record, the bytes of its images in placeholder order).
 
         Raises:
@@ -155,7 +161,7 @@ class Mixture:
         raw = parse_line(index.read_json(row), key)
         low, high = self._frame_limits(self._position(source_id, sample))
         if high:
-            frames = draw_frames(len(images), low, high, frame_rng(seed, epoch, key))
+            frames = draw_frames(len(images), low, high, frame_rng(seed, epoch, key, copy))
             raw, images = keep_frames(raw, frames), [images[frame] for frame in frames]
         record = parse_record(raw, key, len(images))
         if part is not None:
@@ -217,11 +223,11 @@ class Mixture:
         most = 0 if self.max_frames is None else int(self.max_frames[position])
         return min(self.configs[self.source_id[position]].min_frames, most), most
 
-    def _video_size(self, position: int, seed: int, epoch: int) -> tuple[int, int]:
+    def _video_size(self, position: int, seed: int, epoch: int, copy: int) -> tuple[int, int]:
         """Return (tokens, tiles) of a video in one epoch."""
         index, row = self.indexes[self.source_id[position]], int(self.sample[position])
         stored, (low, most) = len(index.images_of(row)), self._frame_limits(position)
-        count = draw_count(stored, low, most, frame_rng(seed, epoch, index.key[row]))
+        count = draw_count(stored, low, most, frame_rng(seed, epoch, index.key[row], copy))
         saved, fewer = int(index.frame_tokens[most]) - int(index.frame_tokens[count]), most - count
         tokens = int(self.tokens[position]) - saved - fewer * self.tiling.num_visual_tokens
         return tokens, int(self.tiles[position]) - fewer
@@ -245,6 +251,24 @@ def hash16(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def copy_numbers(order: Ints) -> NDArray[np.int16]:
+    """Number the appearances of each sample in an epoch: 0 for its first, 1 for its second, ...
+
+    Args:
+        order: (m,) positions, as `Mixture.epoch_samples` gives them.
+    Returns:
+        (m,) int16.
+    """
+    copies = np.zeros(len(order), np.int16)
+    if len(order) == 0 or np.bincount(order).max() == 1:
+        return copies
+    by_position = np.argsort(order, kind="stable")
+    begins = np.flatnonzero(np.diff(order[by_position], prepend=-1))
+    lengths = np.diff(begins, append=len(order))
+    copies[by_position] = np.arange(len(order)) - np.repeat(begins, lengths)
+    return copies
+
+
 def _by_shuffled_shard(
     rows: NDArray[np.int64], shard: NDArray[np.int32], rng: np.random.Generator
 ) -> NDArray[np.int64]:
@@ -253,6 +277,6 @@ def _by_shuffled_shard(
     return rows[np.argsort(rank[shard[rows]], kind="stable")]
 
 
-def _settings(config: SourceConfig) -> dict[str, object]:
-    """Return a source's settings without its place on disk."""
-    return {key: value for key, value in asdict(config).items() if key != "shards"}
+def source_settings(config: SourceConfig) -> dict[str, object]:
+    """Return how a source is used, without where it lies and how it is read."""
+    return {key: value for key, value in asdict(config).items() if key not in ("shards", "stream")}

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from internvl_lab.config import PackingConfig
 from internvl_lab.data.first_fit import pack_first_fit
-from internvl_lab.data.mixture import Mixture, hash16
+from internvl_lab.data.mixture import Mixture, copy_numbers, hash16
 from internvl_lab.data.packing import lower_bound, pack_block
 from internvl_lab.errors import ConfigError
 
@@ -60,6 +60,27 @@ class Pack:
     epoch: int
     samples: tuple[tuple[int, int], ...]
     """(source id, row in that source's index) of each sample, in the order in which they stand in the pack."""
+    copies: tuple[int, ...] = ()
+    """Which appearance in the epoch each sample is, where `repeat` is above 1; empty = the first of each."""
+
+    @property
+    def numbered(self) -> list[tuple[int, int, int]]:
+        """List (source id, row, copy) of each sample."""
+        copies = self.copies or (0,) * len(self.samples)
+        return [(*sample, copy) for sample, copy in zip(self.samples, copies, strict=True)]
+
+
+class Picks(NamedTuple):
+    """Hold s samples of one epoch, before they have names."""
+
+    positions: NDArray[np.int64]
+    """(s,) positions in the mixture."""
+    copies: NDArray[np.int16]
+    """(s,) see `mixture.copy_numbers`."""
+
+    def take(self, places: NDArray[np.int64] | list[int] | slice) -> Picks:
+        """Pick some of them, by (n,) places or a slice."""
+        return Picks(self.positions[places], self.copies[places])
 
 
 class Anchor(NamedTuple):
@@ -89,8 +110,8 @@ class Plan:
         self.mixture, self.packing, self.seed, self.cost = mixture, packing, seed, cost
         self.packs_per_step = packs_per_step
         self._anchors = [Anchor(0, 0, 0)]
-        self._orders = _Kept[NDArray[np.int64]](2)
-        self._blocks = _Kept[list[NDArray[np.int64]]](BLOCKS_KEPT)
+        self._orders = _Kept[Picks](2)
+        self._blocks = _Kept[list[Picks]](BLOCKS_KEPT)
         self._windows = _Kept[list[Pack]](WINDOWS_KEPT)
         self._lock = threading.RLock()
 
@@ -132,10 +153,13 @@ class Plan:
 
     def blocks(self, epoch: int) -> Iterator[list[NDArray[np.int64]]]:
         """Yield the packs of each block of an epoch, before grouping, as (s,) positions in the mixture."""
-        for block in range(self._num_blocks(epoch)):
-            with self._lock:
-                packs = self._block(epoch, block)
-            yield packs
+        for block in self._picked_blocks(epoch):
+            yield [picks.positions for picks in block]
+
+    def epoch_packs(self, epoch: int) -> Iterator[Pack]:
+        """Yield the packs of one epoch block by block, before grouping."""
+        for block in self._picked_blocks(epoch):
+            yield from (self._named(epoch, picks) for picks in block)
 
     @property
     def fill_stats(self) -> dict[str, float]:
@@ -151,7 +175,7 @@ class Plan:
             blocks = [block for block in self._blocks.values() if block]
         packs = max(1, sum(len(block) for block in blocks))
         bound = tokens = tiles = samples = 0
-        for positions in (np.concatenate(block) for block in blocks):
+        for positions in (np.concatenate([picks.positions for picks in block]) for block in blocks):
             sizes = self.mixture.sizes(positions, self.seed, 0)  # of videos, the sizes of one epoch
             bound += lower_bound(*sizes, self.packing.max_tokens, self.packing.max_tiles)
             samples, tokens, tiles = samples + len(positions), tokens + int(sizes[0].sum()), tiles + int(sizes[1].sum())
@@ -182,60 +206,81 @@ class Plan:
         order keeps the window from running from cheap to dear.
         """
         packs = self._stream(window * self.window_size, self.window_size)
-        costs = np.array([self._sample_costs(positions, epoch).sum() for epoch, positions in packs])
+        costs = np.array([self._sample_costs(picks, epoch).sum() for epoch, picks in packs])
         steps = np.argsort(costs, kind="stable").reshape(-1, self.packs_per_step)
         rng = np.random.default_rng([self.seed, window, _WINDOW_STREAM])
         ordered = [step[i] for step in rng.permutation(steps) for i in balanced_order(costs[step])]
-        source_id, sample = self.mixture.source_id, self.mixture.sample
-        return [
-            Pack(epoch, tuple(zip(source_id[rows].tolist(), sample[rows].tolist(), strict=True)))
-            for epoch, rows in (packs[i] for i in ordered)
-        ]
+        return [self._named(*packs[i]) for i in ordered]
 
-    def _stream(self, start: int, count: int) -> list[tuple[int, NDArray[np.int64]]]:
-        """Read packs `start` to `start + count` of the ungrouped stream, as (epoch, positions of samples)."""
+    def _named(self, epoch: int, picks: Picks) -> Pack:
+        """Name the samples of one pack."""
+        source_id, sample = self.mixture.source_id[picks.positions], self.mixture.sample[picks.positions]
+        copies = tuple(picks.copies.tolist()) if picks.copies.any() else ()
+        return Pack(epoch, tuple(zip(source_id.tolist(), sample.tolist(), strict=True)), copies)
+
+    def _stream(self, start: int, count: int) -> list[tuple[int, Picks]]:
+        """Read packs `start` to `start + count` of the ungrouped stream, as (epoch, samples)."""
         at = self.anchor(start)
-        packs: list[tuple[int, NDArray[np.int64]]] = []
+        packs: list[tuple[int, Picks]] = []
         while len(packs) < count:
             block = self._block(at.epoch, at.block)
             begin = max(0, start - at.first_pack)
-            packs += [(at.epoch, positions) for positions in block[begin : begin + count - len(packs)]]
+            packs += [(at.epoch, picks) for picks in block[begin : begin + count - len(packs)]]
             last = at.block + 1 >= self._num_blocks(at.epoch)
             at = Anchor(at.first_pack + len(block), at.epoch + last, 0 if last else at.block + 1)
             self._remember(at)
         return packs
 
-    def _block(self, epoch: int, block: int) -> list[NDArray[np.int64]]:
-        """Return the packs of one block as positions in the mixture."""
+    def _picked_blocks(self, epoch: int) -> Iterator[list[Picks]]:
+        """Yield the packs of each block of an epoch."""
+        for block in range(self._num_blocks(epoch)):
+            with self._lock:
+                packs = self._block(epoch, block)
+            yield packs
+
+    def _block(self, epoch: int, block: int) -> list[Picks]:
+        """Return the packs of one block."""
         return self._blocks.get((epoch, block), lambda: self._plan_block(epoch, block))
 
-    def _plan_block(self, epoch: int, block: int) -> list[NDArray[np.int64]]:
+    def _plan_block(self, epoch: int, block: int) -> list[Picks]:
         """Pack one block, independent of all others. An epoch is cut into equal blocks: no tiny last one."""
         order, count = self._order(epoch), self._num_blocks(epoch)
         if count == 0:
             return []
-        rows = order[len(order) * block // count : len(order) * (block + 1) // count]
+        total = len(order.positions)
+        rows = order.take(slice(total * block // count, total * (block + 1) // count))
         rng = np.random.default_rng([self.seed, epoch, block, _BLOCK_STREAM])
-        sizes = self.mixture.sizes(rows, self.seed, epoch)
+        sizes = self._sizes(rows, epoch)
         needs = *sizes, self.packing.max_tokens, self.packing.max_tiles
         if self.packing.policy == "official":
-            return [rows[pack] for pack in pack_first_fit(*needs, rng)]
-        if self.packing.max_cost_ratio is None:
-            return [rows[pack] for pack in pack_block(*needs, rng)]
-        costs = self._sample_costs(rows, epoch)
-        return [rows[pack] for pack in pack_block(*needs, rng, costs, self.packing.max_cost_ratio)]
+            packs = pack_first_fit(*needs, rng)
+        elif self.packing.max_cost_ratio is None:
+            packs = pack_block(*needs, rng)
+        else:
+            packs = pack_block(*needs, rng, self._sample_costs(rows, epoch), self.packing.max_cost_ratio)
+        return [rows.take(pack) for pack in packs]
 
-    def _order(self, epoch: int) -> NDArray[np.int64]:
-        """Return the order of an epoch's samples."""
-        return self._orders.get(epoch, lambda: self.mixture.epoch_samples(self.seed, epoch))
+    def _order(self, epoch: int) -> Picks:
+        """Return an epoch's samples in order."""
+
+        def draw() -> Picks:
+            """Order them and number their copies."""
+            positions = self.mixture.epoch_samples(self.seed, epoch)
+            return Picks(positions, copy_numbers(positions))
+
+        return self._orders.get(epoch, draw)
 
     def _num_blocks(self, epoch: int) -> int:
         """Count the blocks of an epoch; 0 if chance gave it no sample (a small source with repeat < 1)."""
-        return -(-len(self._order(epoch)) // self.packing.block_size)
+        return -(-len(self._order(epoch).positions) // self.packing.block_size)
 
-    def _sample_costs(self, positions: NDArray[np.int64], epoch: int) -> NDArray[np.float64]:
+    def _sizes(self, picks: Picks, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return (tokens, tiles) of samples in an epoch, each (n,)."""
+        return self.mixture.sizes(picks.positions, self.seed, epoch, picks.copies)
+
+    def _sample_costs(self, picks: Picks, epoch: int) -> NDArray[np.float64]:
         """Model the cost of each sample in an epoch, (n,); a pack costs the sum of its samples'."""
-        tokens, tiles = self.mixture.sizes(positions, self.seed, epoch)
+        tokens, tiles = self._sizes(picks, epoch)
         squares = np.square(tokens.astype(np.float64))
         return self.cost.tokens * tokens + self.cost.tokens_squared * squares + self.cost.tiles * tiles
 

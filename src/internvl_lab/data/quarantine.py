@@ -80,7 +80,8 @@ class QuarantineLog:
             _, reason, detail = bad.pop(0)
             self.num_bad, self.in_row = self.num_bad + 1, self.in_row + 1
             entry = {"stage": self.stage, "key": key, "shard": shard, "reason": reason, "detail": detail, "step": step}
-            self._write(entry)
+            logger.warning("sample %(key)s in %(shard)s is left out: %(reason)s (%(detail)s)", entry)
+            self._append(entry)
             self._judge(f"{key} in {shard}: {reason} ({detail})")
 
     def cut_back(self, step: int, later_stages: Collection[str] = ()) -> None:
@@ -94,9 +95,20 @@ class QuarantineLog:
         kept = [entry for entry in entries if entry["stage"] != self.stage or entry["step"] < step]
         write_atomic(self.path, to_lines(kept))
 
-    def _write(self, entry: dict[str, object]) -> None:
+    def leave_out(self, problems: Sequence[tuple[str, str, str, str]], step: int) -> None:
+        """Write down sound samples that a stream leaves out because of the settings; they count as no fault.
+
+        Args:
+            problems: (shard, key, reason, detail) of each; the worker that found it has logged it.
+            step: as in `record`.
+        """
+        for shard, key, reason, detail in problems:
+            self._append(
+                {"stage": self.stage, "key": key, "shard": shard, "reason": reason, "detail": detail, "step": step}
+            )
+
+    def _append(self, entry: dict[str, object]) -> None:
         """Append one line."""
-        logger.warning("sample %(key)s in %(shard)s is left out: %(reason)s (%(detail)s)", entry)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(to_lines([entry]))

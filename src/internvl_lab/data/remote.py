@@ -34,6 +34,10 @@ logger = logging.getLogger(__name__)
 CONNECT_S, READ_S = 30.0, 60.0
 """Seconds that a web server may take to answer, and between two pieces of a file."""
 PARTIAL = ".partial"
+DRIVERS = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
+"""Packages that fsspec needs for what many keep shards in, and that this project does not install."""
+ATTEMPTS, WAIT_S = 5, 1.0
+"""How often a transfer is tried, and seconds before the second attempt."""
 
 T = TypeVar("T")
 
@@ -44,10 +48,9 @@ class ShardCache:
 
     folder: Path
     max_bytes: int
-    attempts: int = 5
-    """How often a transfer is tried."""
-    wait_s: float = 1.0
-    """Seconds before the second attempt; each further wait is twice as long."""
+    attempts: int = ATTEMPTS
+    wait_s: float = WAIT_S
+    """See `retried`."""
 
     @classmethod
     def from_settings(cls, data: DataConfig) -> ShardCache:
@@ -145,19 +148,31 @@ class ShardCache:
                 total -= stat.st_size
 
     def _retried(self, url: str, action: Callable[[], T]) -> T:
-        """Try an action several times."""
-        last: Exception | None = None
-        for attempt in range(self.attempts):
-            if last is not None:
-                logger.warning("%s: %s; trying again", url, last)
-                time.sleep(self.wait_s * 2 ** (attempt - 1))
-            try:
-                return action()
-            except (FileNotFoundError, PermissionError) as error:
-                raise ShardError(f"{url} is not there or not readable: {error}") from error
-            except Exception as error:  # drivers raise anything: aiohttp, botocore, timeouts, OSError
-                last = error
-        raise ShardError(f"{url} cannot be fetched after {self.attempts} attempts: {last!r}") from last
+        """Try an action as often as this cache does."""
+        return retried(url, action, self.attempts, self.wait_s)
+
+
+def retried(url: str, action: Callable[[], T], attempts: int = ATTEMPTS, wait_s: float = WAIT_S) -> T:
+    """Try an action several times.
+
+    Args:
+        url: what messages name.
+        wait_s: seconds before the second attempt; each further wait is twice as long.
+    Raises:
+        ShardError: the file is not there, or no attempt succeeded.
+    """
+    last: Exception | None = None
+    for attempt in range(attempts):
+        if last is not None:
+            logger.warning("%s: %s; trying again", url, last)
+            time.sleep(wait_s * 2 ** (attempt - 1))
+        try:
+            return action()
+        except (FileNotFoundError, PermissionError) as error:
+            raise ShardError(f"{url} is not there or not readable: {error}") from error
+        except Exception as error:  # drivers raise anything: aiohttp, botocore, timeouts, OSError
+            last = error
+    raise ShardError(f"{url} cannot be fetched after {attempts} attempts: {last!r}") from last
 
 
 def is_remote(shards: str) -> bool:
@@ -183,7 +198,11 @@ def open_filesystem(url: str) -> tuple[Any, str]:
         options["client_kwargs"] = {"timeout": timeout}
     try:
         filesystem, inside = url_to_fs(url, **options)
-    except (ImportError, ValueError) as error:
+    except ImportError as error:
+        package = DRIVERS.get(url.partition("://")[0])
+        fix = f"install its driver with `pip install {package}`" if package else str(error)
+        raise ConfigError(f"shards {url} cannot be opened: {fix}") from error
+    except ValueError as error:
         raise ConfigError(f"shards {url} cannot be opened: {error}") from error
     return filesystem, inside
 

@@ -97,21 +97,33 @@ def scan_shard(path: Path, template: ChatTemplate, name: str | None = None) -> S
     Raises:
         ShardError: the tar is damaged or holds no sample at all.
     """
-    scan = ShardScan(name or path.name)
     members = walk_tar(path)
+    with path.open("rb") as file:
+        scan = scan_members(members, file.fileno(), template, name or path.name)
+    if not scan.keys and not scan.problems:
+        raise ShardError(f"shard {path} holds no sample")
+    return scan
+
+
+def scan_members(members: Sequence[Member], fd: int, template: ChatTemplate, name: str) -> ShardScan:
+    """Read JSON and image headers of members that lie in an open file.
+
+    Args:
+        fd: the file that the members' offsets belong to.
+        name: what problems call the shard.
+    """
+    scan = ShardScan(name)
     seen: set[str] = set()
-    with path.open("rb") as file, warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `read_image_size` judges our own limit
         for key, parts in group_members(members, scan):
             try:
                 if key in seen:
                     raise SampleError(key, "duplicate_key", "the shard holds this key before")
-                _scan_sample(scan, key, parts, file.fileno(), template)
+                _scan_sample(scan, key, parts, fd, template)
             except SampleError as error:
                 scan.problems.append((scan.name, key, error.reason, error.detail))
             seen.add(key)
-    if not seen and not scan.problems:
-        raise ShardError(f"shard {path} holds no sample")
     return scan
 
 
