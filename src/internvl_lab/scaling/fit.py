@@ -151,9 +151,7 @@ def bootstrap(axes: tuple[str, ...], sizes: Floats, losses: Floats, draws: int, 
     n, p = len(losses), len(best)
     scaled = (residuals - residuals.mean()) * np.sqrt(n / max(n - p, 1))  # a fit of p parameters hides p residuals
     rng = np.random.default_rng(seed)
-    laws = [
-        _Problem(sizes, fitted + rng.choice(scaled, n), problem.scale).refine(best)[0] for _ in range(draws)
-    ]
+    laws = [_Problem(sizes, fitted + rng.choice(scaled, n), problem.scale).refine(best)[0] for _ in range(draws)]
     return Fitted(problem.law(axes, best), tuple(problem.law(axes, law) for law in laws), residuals)
 
 
@@ -199,7 +197,9 @@ class _Problem:
 
     def solve(self) -> Floats:
         """Return the best parameters over several starts; (p,)."""
-        starts = sorted((self._start(exponents) for exponents in product(EXPONENTS, repeat=self.logs.shape[1])), key=lambda s: s[0])
+        starts = sorted(
+            (self._start(exponents) for exponents in product(EXPONENTS, repeat=self.logs.shape[1])), key=lambda s: s[0]
+        )
         refined = [self.refine(theta) for _, theta in starts[:NUM_STARTS]]
         return min(refined, key=lambda pair: pair[1])[0]
 

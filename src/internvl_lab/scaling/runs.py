@@ -15,7 +15,7 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from internvl_lab.checkpoints.settings import run_model
 from internvl_lab.errors import ConfigError
 from internvl_lab.models import build_on_meta, count_parameters
 from internvl_lab.scaling.curves import mean_of_last
-from internvl_lab.scaling.table import DONE, FILE_NAME, TASK_PREFIX, standard_error
+from internvl_lab.scaling.table import DONE, FILE_NAME, TASK_PREFIX, RowResult, standard_error
 from internvl_lab.tracking import (
     Columns,
     RecordedRun,
@@ -39,6 +39,8 @@ ONLINE = "wandb:"
 CUMULATIVE = ("tokens", "samples", "tiles", "flops")
 COMPARED_JOBS = ("", "train")
 """Job types of W&B runs that train; tables and probes live in runs of their own."""
+TEXTS = ("label", "overrides", "key", "status", "error", "run_dir", "revision")
+"""Columns of a table that hold text, even where it looks like a number (the key `9135e08712`)."""
 MAX_LABEL_KEYS = 3
 """Settings that a label names, where that many tell the runs apart."""
 
@@ -62,6 +64,8 @@ class Run:
     devices: int | None = None
     """Devices that the run occupied; None = unknown."""
     group: str = ""
+    texts: Mapping[str, str] = field(default_factory=dict)
+    """Further columns of a study's table: overrides, key, revision."""
 
     @property
     def hours(self) -> float | None:
@@ -135,6 +139,12 @@ def read_table_runs(path: Path) -> list[Run]:
         return [_row_run(line) for line in reader]
 
 
+def result_runs(results: Sequence[RowResult]) -> list[Run]:
+    """Turn the results of a study into runs, as if they were read from its table."""
+    lines = [{**asdict(r), **{TASK_PREFIX + name: score for name, score in r.tasks.items()}} for r in results]
+    return [_row_run({name: value for name, value in line.items() if name != "tasks"}) for line in lines]
+
+
 def make_labels(runs: Sequence[RecordedRun]) -> list[str]:
     """Label runs by the settings in which they differ (`model.vision.name=internvit_6b`), else by their names."""
     settings = [_flatten(run.config) for run in runs]
@@ -179,27 +189,30 @@ def _read(source: str) -> Sequence[RecordedRun | Run]:
         ) from error
 
 
-def _row_run(line: Mapping[str, str]) -> Run:
+def _row_run(line: Mapping[str, Any]) -> Run:
     """Turn one line of a table into a run."""
-    numbers = {name: number for name, text in line.items() if (number := _number(text)) is not None}
+    cells = {name: cell for name, cell in line.items() if name not in TEXTS}
+    numbers = {name: number for name, cell in cells.items() if (number := _number(cell)) is not None}
+    scores = {name.removeprefix(TASK_PREFIX): n for name, n in numbers.items() if name.startswith(TASK_PREFIX)}
     folder = Path(line.get("run_dir") or "/nonexistent")
-    found = read_run_folder(folder) if (folder / METRICS_FILE).is_file() else None
-    return Run(
-        line["label"],
-        {name: number for name, number in numbers.items() if not name.startswith(TASK_PREFIX)},
-        {name.removeprefix(TASK_PREFIX): n for name, n in numbers.items() if name.startswith(TASK_PREFIX)},
-        found.history if found else {},
-        line.get("status") or DONE,
-        line.get("error") or "",
-        str(folder) if found else "",
-        num_devices(found.config.get("trainer")) if found else 1,
-        found.group if found else "",
+    known = (folder / METRICS_FILE).is_file()
+    run = to_run(read_run_folder(folder), line["label"]) if known else Run(line["label"], devices=1)
+    return replace(
+        run,
+        values={**run.values, **{name: n for name, n in numbers.items() if not name.startswith(TASK_PREFIX)}},
+        tasks=scores or run.tasks,
+        status=line.get("status") or DONE,
+        error=line.get("error") or "",
+        source=line.get("run_dir") or "",
+        devices=int(numbers["devices"]) if "devices" in numbers else run.devices,
+        texts={name: str(line[name]) for name in ("overrides", "key", "revision") if line.get(name)},
     )
 
 
-def _number(text: str | None) -> float | None:
+def _number(cell: Any) -> float | None:
+    """Read a cell as a number; None where it is empty or text."""
     try:
-        return float(text) if text else None
+        return None if cell in (None, "") else float(cell)
     except ValueError:
         return None
 
