@@ -12,7 +12,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "sources",
         nargs="+",
         metavar="RUN",
-        help="run folder, study.csv or its folder, folder with offline W&B runs, wandb:ENTITY/PROJECT[/RUN_ID] (network)",
+        help="run folder, study.csv or its folder, folder of offline W&B runs, wandb:ENTITY/PROJECT[/RUN_ID] (network)",
     )
     parser.add_argument("--out", type=Path, default=Path("outputs/compare"), help="folder of the report (%(default)s)")
     parser.add_argument("--title", default="Comparison", help="heading (%(default)s)")

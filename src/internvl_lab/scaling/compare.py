@@ -2,12 +2,12 @@
 
 ::
 
-    read_runs(...) or a study's results ─> Run ... ─ write_runs ─> out/report.md        table, pictures, failed runs
-                                                                      comparison.csv    every number, to the last digit
-                                                                      metrics.json      {"rows": [{"label", "score", ...}]}
-                                                                      comparison.html   all of it in one file
-                                                                      comparison.png    scores by capability
-                                                                      loss.png pareto.png scaling.png
+    read_runs(...) or a study's results ─> Run ... ─ write_runs ─> out/
+
+    report.md         table, pictures, failed runs          comparison.png    scores by capability
+    comparison.csv    every number, to the last digit       loss.png          loss against tokens, FLOPs, hours
+    metrics.json      {"rows": [{"label", "score", ...}]}   pareto.png        score against cost
+    comparison.html   all of it in one file                 scaling.png       the law, where the runs allow a fit
 """
 
 from __future__ import annotations
@@ -15,17 +15,15 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 
 from internvl_lab.atomic import write_atomic
 from internvl_lab.errors import ConfigError
 from internvl_lab.scaling.compare_plots import draw_losses, draw_pareto, draw_scores, task_names
+from internvl_lab.scaling.compare_table import comparison_table, gain, shown_columns, table_cells, task_cells
 from internvl_lab.scaling.fit import StudyFit, fit_study
 from internvl_lab.scaling.fit_plot import draw_law
 from internvl_lab.scaling.fit_points import collect
@@ -34,19 +32,6 @@ from internvl_lab.scaling.page import heading, html_table, note, pictures, rende
 from internvl_lab.scaling.runs import Run, result_runs
 from internvl_lab.scaling.table import DONE, FILE_NAME, TASK_PREFIX, RowResult
 from internvl_lab.tracking import WandbLog
-
-_SUFFIXES = "KMGTPEZ"
-
-
-@dataclass(frozen=True)
-class Column:
-    """Describe one column of the table."""
-
-    head: str
-    cell: Callable[[Run, Run], str]
-    """Run and baseline to text; a dash where there is no number."""
-    narrow: bool = True
-    """Shown on the terminal too, whose 80 columns must leave room for the label."""
 
 
 def write_comparison(
@@ -108,18 +93,6 @@ def write_runs(
     return paths
 
 
-def comparison_table(runs: Sequence[Run], baseline: Run, title: str) -> Table:
-    """Lay out runs for the terminal."""
-    table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False)
-    columns = [column for column in shown_columns(runs, baseline) if column.narrow]
-    table.add_column(columns[0].head, overflow="fold")
-    for column in columns[1:]:
-        table.add_column(column.head, justify="right", no_wrap=True)
-    for run in runs:
-        table.add_row(*(c.cell(run, baseline) for c in columns), style="" if run.status == DONE else "red")
-    return table
-
-
 def push(runs: Sequence[Run], paths: dict[str, Path], log: WandbLog, baseline: str | None = None) -> None:
     """Log a comparison as a W&B run of its own: one table and the pictures.
 
@@ -138,12 +111,6 @@ def push(runs: Sequence[Run], paths: dict[str, Path], log: WandbLog, baseline: s
     log.finish()
 
 
-def gain(run: Run, baseline: Run) -> float | None:
-    """Return the score minus the baseline's; None where one of them has none."""
-    scores = run.values.get("score"), baseline.values.get("score")
-    return None if scores[0] is None or scores[1] is None else scores[0] - scores[1]
-
-
 def find_baseline(runs: Sequence[Run], label: str | None) -> Run:
     """Return the run of that label, or the first.
 
@@ -154,67 +121,6 @@ def find_baseline(runs: Sequence[Run], label: str | None) -> Run:
         if label in (None, run.label):
             return run
     raise ConfigError(f"baseline {label!r} is no row of the study; rows: {', '.join(r.label for r in runs) or 'none'}")
-
-
-def shown_columns(runs: Sequence[Run], baseline: Run) -> list[Column]:
-    """Choose the columns in which some run has something to show; looping answers only where there are any."""
-    loops = any(run.values.get("looping") for run in runs)
-    return [
-        column
-        for column in COLUMNS
-        if any(column.cell(run, baseline) != "-" for run in runs) and (loops or column.head != "loops")
-    ]
-
-
-def _score(run: Run, baseline: Run) -> str:
-    if "score" not in run.values:
-        return run.status
-    return f"{run.values['score']:.3f} ± {run.values.get('standard_error', 0):.3f}"
-
-
-def _gain(run: Run, baseline: Run) -> str:
-    return "-" if run is baseline else _text(gain(run, baseline), "+.3f")
-
-
-def _plain(name: str, form: str) -> Callable[[Run, Run], str]:
-    """Return a cell that formats one value."""
-    return lambda run, baseline: _text(run.values.get(name), form)
-
-
-def _large(name: str) -> Callable[[Run, Run], str]:
-    """Return a cell that shortens one large value: 2.85M."""
-    return lambda run, baseline: compact(run.values.get(name))
-
-
-def _text(value: float | None, form: str) -> str:
-    """Format a number, or a dash for none."""
-    return "-" if value is None else format(value, form)
-
-
-def compact(value: float | None) -> str:
-    """Write a large number in three digits with a suffix (1.82M, 29.3T); a dash for none."""
-    if value is None:
-        return "-"
-    power = min(max((len(str(int(abs(value)))) - 1) // 3, 0), len(_SUFFIXES))
-    scaled = value / 1000.0**power
-    return f"{scaled:#.3g}".rstrip(".") + _SUFFIXES[power - 1] if power else f"{value:g}"
-
-
-COLUMNS = (
-    Column("row", lambda run, baseline: run.label),
-    Column("params", _large("params")),
-    Column("score ± s.e.", _score),
-    Column("gain", _gain),
-    Column("blind", _plain("blind", ".3f"), narrow=False),
-    Column("val loss", _plain("val_loss", ".4f")),
-    Column("loss", _plain("final_loss", ".4f")),
-    Column("tokens", _large("tokens")),
-    Column("FLOPs", _large("flops")),
-    Column("hours", lambda run, baseline: _text(run.hours, ".2f"), narrow=False),
-    Column("train s", _plain("train_s", ".0f")),
-    Column("seed", _plain("seed", ".0f"), narrow=False),
-    Column("loops", _plain("looping", ".3f")),
-)
 
 
 def _fit(runs: Sequence[Run]) -> tuple[StudyFit | None, str]:
@@ -236,18 +142,6 @@ def _draw(runs: Sequence[Run], title: str, fit: StudyFit | None) -> dict[str, by
     return {name: data for name, data in drawn.items() if data is not None}
 
 
-def _cells(runs: Sequence[Run], baseline: Run) -> tuple[list[str], list[list[str]]]:
-    """Return head and rows of the whole table."""
-    columns = shown_columns(runs, baseline)
-    return [c.head for c in columns], [[c.cell(run, baseline) for c in columns] for run in runs]
-
-
-def _task_cells(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
-    """Return head and rows of the scores by task."""
-    tasks = task_names(runs)
-    return ["row", *tasks], [[r.label, *(_text(r.tasks.get(name), ".3f") for name in tasks)] for r in runs]
-
-
 def _explain(runs: Sequence[Run], baseline: Run) -> str:
     """Say how to read the table."""
     text = (
@@ -263,11 +157,11 @@ def _render(
     runs: Sequence[Run], baseline: Run, title: str, drawn: Sequence[str], fit: StudyFit | None, reason: str
 ) -> str:
     """Return the report as markdown."""
-    lines = [f"# {title}", "", *_markdown(*_cells(runs, baseline)), "", _explain(runs, baseline), ""]
+    lines = [f"# {title}", "", *_markdown(*table_cells(runs, baseline)), "", _explain(runs, baseline), ""]
     for name in drawn:
         lines += [f"![{name}]({name}.png)", ""]
     if task_names(runs):
-        lines += ["## Scores by task", "", *_markdown(*_task_cells(runs)), ""]
+        lines += ["## Scores by task", "", *_markdown(*task_cells(runs)), ""]
     lines += ["## Scaling law", "", *(describe_fit(fit) if fit else [f"None: {reason}."]), ""]
     if fit:
         lines += [*_markdown(*parameter_rows(fit)), ""]
@@ -290,10 +184,10 @@ def _render_html(
     runs: Sequence[Run], baseline: Run, title: str, drawn: dict[str, bytes], fit: StudyFit | None, reason: str
 ) -> str:
     """Return the report as one HTML page."""
-    parts = [html_table(*_cells(runs, baseline)), note(_explain(runs, baseline).replace("`", ""))]
+    parts = [html_table(*table_cells(runs, baseline)), note(_explain(runs, baseline).replace("`", ""))]
     parts += pictures(drawn)
     if task_names(runs):
-        parts += [heading("Scores by task"), html_table(*_task_cells(runs))]
+        parts += [heading("Scores by task"), html_table(*task_cells(runs))]
     parts.append(heading("Scaling law"))
     parts += [*map(note, describe_fit(fit)), html_table(*parameter_rows(fit))] if fit else [note(f"None: {reason}.")]
     failed = [[run.label, run.status, run.error] for run in runs if run.status != DONE]

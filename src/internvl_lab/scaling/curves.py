@@ -24,7 +24,7 @@ class LossCurve:
     losses: Floats
     """(K,) train/loss."""
     axes: Mapping[str, Floats]
-    """`tokens`, `flops` and `hours` (of one device, in training steps): (K,) each; those that were logged at every step."""
+    """`tokens`, `flops` and `hours` (of one device, in steps): (K,) each; those that were logged at every step."""
 
     def smoothed(self) -> Floats:
         """Average each loss with its predecessors; (K,)."""

@@ -1,4 +1,4 @@
-"""Draw a fitted law: loss against each size with bands, predicted against measured loss, the compute-optimal frontier."""
+"""Draw a fitted law: loss against each size with bands, predicted against measured loss, and the frontier."""
 
 from __future__ import annotations
 

@@ -13,8 +13,7 @@ A run's numbers are computed here, by the same code whatever the source, so that
 from __future__ import annotations
 
 import csv
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,6 @@ from internvl_lab.scaling.table import DONE, FILE_NAME, TASK_PREFIX, RowResult, 
 from internvl_lab.tracking import (
     Columns,
     RecordedRun,
-    read_metrics,
     read_offline_runs,
     read_online_runs,
     read_run_folder,
@@ -103,10 +101,10 @@ def to_run(recorded: RecordedRun, label: str) -> Run:
     """Compute a run's numbers from what was recorded."""
     history, summary, tasks = recorded.history, recorded.summary, recorded.tasks
     values: dict[str, Any] = {name: summary.get(f"val/{name}") for name in ("score", "blind", "n", "looping")}
-    values |= {name: summary.get(name) for name in ("train_s", "seed")}
+    values |= {"train_s": summary.get("train_s"), "seed": summary.get("seed", recorded.config.get("seed"))}
     values |= {name: _last(history, name) for name in CUMULATIVE}
     values |= {"val_loss": _last(history, "val/loss"), "final_loss": mean_of_last(history)}
-    if tasks:
+    if tasks and all("n" in task for task in tasks.values()):
         values["standard_error"] = standard_error(tasks)
     if "model" in recorded.config:
         counts = count_parameters(build_on_meta(run_model(recorded.config)))
@@ -146,18 +144,18 @@ def result_runs(results: Sequence[RowResult]) -> list[Run]:
 
 
 def make_labels(runs: Sequence[RecordedRun]) -> list[str]:
-    """Label runs by the settings in which they differ (`model.vision.name=internvit_6b`), else by their names."""
+    """Label runs by the settings in which they differ (`internvit_6b, seed=1`), else by their names.
+
+    Settings that only some of the runs know (older code wrote them) do not count.
+    """
     settings = [_flatten(run.config) for run in runs]
-    keys = [
-        key
-        for key in dict.fromkeys(key for flat in settings for key in flat)
-        if len({repr(flat.get(key)) for flat in settings}) > 1
-    ]
+    shared = [key for key in (settings[0] if settings else {}) if all(key in flat for flat in settings)]
+    keys = [key for key in shared if len({repr(flat[key]) for flat in settings}) > 1]
     names = [key for key in keys if key.endswith(".name") or key == "seed"]
-    chosen = names if names and _tells_apart(settings, names) else keys
-    if not chosen or len(chosen) > MAX_LABEL_KEYS or not _tells_apart(settings, chosen):
+    chosen = names if _tells_apart(settings, names) else keys
+    if not 0 < len(chosen) <= MAX_LABEL_KEYS:
         return [run.name for run in runs]
-    return [", ".join(_show(key, flat.get(key)) for key in chosen) for flat in settings]
+    return [", ".join(_show(key, flat[key]) for key in chosen) for flat in settings]
 
 
 def num_devices(trainer: Mapping[str, Any] | None) -> int | None:
@@ -236,9 +234,9 @@ def _flatten(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _tells_apart(settings: Sequence[Mapping[str, Any]], keys: Iterable[str]) -> bool:
-    wanted = list(keys)
-    return len({repr([flat.get(key) for key in wanted]) for flat in settings}) == len(settings)
+def _tells_apart(settings: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> bool:
+    """Say whether no two runs agree in all of these keys."""
+    return len({repr([flat[key] for key in keys]) for flat in settings}) == len(settings)
 
 
 def _show(key: str, value: Any) -> str:

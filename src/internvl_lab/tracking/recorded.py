@@ -24,6 +24,7 @@ from internvl_lab.tracking.read_back import Columns, read_metrics
 
 TASK, SCORE, COUNT = "val/", "/score", "/n"
 """Keys of a task in the summary: `val/ocr/score`, `val/ocr/n`."""
+_MEAN = "val/score"
 _OVERALL = ("score", "blind", "n")
 
 
@@ -46,20 +47,22 @@ class RecordedRun:
 
     @property
     def tasks(self) -> dict[str, dict[str, float]]:
-        """Return the tasks of the summary: name to {"score", "n"}, in order of their names."""
-        names = sorted(key[len(TASK) : -len(SCORE)] for key in self.summary if _is_task(key))
-        return {
-            name: {"score": self.summary[f"{TASK}{name}{SCORE}"], "n": self.summary[f"{TASK}{name}{COUNT}"]}
-            for name in names
-        }
+        """Return the tasks of the summary, by name: {"score", "n"}; no `n` where an older run did not log it."""
+        keys = sorted(key for key in self.summary if key.startswith(TASK) and key.endswith(SCORE) and key != _MEAN)
+        found: dict[str, dict[str, float]] = {}
+        for name in (key[len(TASK) : -len(SCORE)] for key in keys):
+            found[name] = {"score": self.summary[f"{TASK}{name}{SCORE}"]}
+            if (count := self.summary.get(f"{TASK}{name}{COUNT}")) is not None:
+                found[name]["n"] = count
+        return found
 
 
 def report_summary(metrics: Mapping[str, Any]) -> dict[str, float]:
     """Flatten a run's `metrics.json` into the keys that W&B shows in its table of runs.
 
     Args:
-        metrics: `{"overall": {"score", "blind", "n"}, "tasks": {name: {"score", "n", ...}}, "looping", "train_s", "seed"}`;
-            what is missing is left out.
+        metrics: `{"overall": {"score", "blind", "n"}, "tasks": {name: {"score", "n", ...}}, "looping", "train_s",
+            "seed"}`; what is missing is left out.
     """
     overall = metrics.get("overall", {})
     flat = {f"{TASK}{name}": overall.get(name) for name in _OVERALL}
@@ -109,10 +112,6 @@ def run_labels(run_dir: Path, settings: Mapping[str, Any], config: Mapping[str, 
         "job_type": settings.get("job_type") or kind,
         "tags": tuple(dict.fromkeys([*settings.get("tags", ()), *parts])),
     }
-
-
-def _is_task(key: str) -> bool:
-    return key.startswith(TASK) and key.endswith(SCORE) and len(key) > len(TASK) + len(SCORE) - 1
 
 
 def _text(path: Path) -> str:
