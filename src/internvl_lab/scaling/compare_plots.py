@@ -95,6 +95,7 @@ def draw_pareto(runs: Sequence[Run]) -> bytes | None:
     order = np.flatnonzero(front)[np.argsort(costs[front])]
     axes.step(costs[order], scores[order], where="post", color="black", lw=1, alpha=0.6, label="Pareto front")
     axes.set(xlabel=COST_NAMES[cost], ylabel="score", xscale="log")
+    axes.margins(x=0.25)  # room for the labels
     axes.grid(alpha=0.3, which="both")
     axes.legend(fontsize=8, loc="lower right")
     return to_png(figure)

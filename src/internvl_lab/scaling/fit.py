@@ -114,23 +114,27 @@ def fit_study(points: Points, draws: int = NUM_DRAWS, seed: int = 0) -> StudyFit
     Raises:
         ConfigError: too few runs, or too few sizes on an axis; says which, and what to do.
     """
-    held_out = largest_runs(points.sizes)
+    held_out = largest_runs(points)
     kept = ~held_out
     _check_levels(points, kept)
     trial = bootstrap(points.axes, points.sizes[kept], points.losses[kept], draws, seed)
     return StudyFit(points, held_out, trial, bootstrap(points.axes, points.sizes, points.losses, draws, seed))
 
 
-def largest_runs(sizes: Floats) -> NDArray[np.bool_]:
+def largest_runs(points: Points) -> NDArray[np.bool_]:
     """Choose the runs to hold out: largest on at least two axes, so that every axis keeps its sizes.
 
-    Args:
-        sizes: (n, k); with a single axis the largest runs on it are held out.
+    With a single axis these are the largest on it. Where no run is largest on two (equal budgets: the larger the model,
+    the fewer the tokens) those of the highest cost are held out, in FLOPs, or else in the product of the sizes.
+
     Returns:
-        (n,) true = held out.
+        (n,) true = held out; at least one.
     """
-    largest = np.stack([numbers == numbers.max() for numbers in map(levels, sizes.T)], axis=1)
-    chosen: NDArray[np.bool_] = largest.sum(axis=1) >= min(2, sizes.shape[1])
+    largest = np.stack([number == number.max() for number in map(levels, points.sizes.T)], axis=1)
+    chosen: NDArray[np.bool_] = largest.sum(axis=1) >= min(2, len(points.axes))
+    if not chosen.any():
+        budgets = levels(points.flops if np.isfinite(points.flops).all() else points.sizes.prod(axis=1))
+        chosen = budgets == budgets.max()
     return chosen
 
 

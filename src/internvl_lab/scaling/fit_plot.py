@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from numpy.typing import NDArray
 
 from internvl_lab.scaling.figure import colour, new_panels, to_png
 from internvl_lab.scaling.fit import StudyFit
@@ -55,7 +56,7 @@ def _draw_axis(axes: Axes, fit: StudyFit, axis: int) -> None:
     """Draw loss against one size, a curve for each combination of the others."""
     points = fit.points
     others = [i for i in range(len(points.axes)) if i != axis]
-    groups = _combinations(points.sizes[:, others])
+    groups = combinations(points.sizes[:, others])
     along = np.geomspace(points.sizes[:, axis].min(), points.sizes[:, axis].max(), GRID)
     for number, rows in enumerate(groups):
         grid = np.repeat(np.median(points.sizes[rows], axis=0)[None], GRID, axis=0)
@@ -91,11 +92,15 @@ def _draw_parity(axes: Axes, fit: StudyFit) -> None:
     axes.legend(fontsize=8)
 
 
-def _combinations(sizes: Floats) -> list[np.ndarray[tuple[int], np.dtype[np.int64]]]:
-    """Group the rows of (n, k - 1) sizes by their levels, at most MAX_CURVES groups spread evenly."""
-    keys = (
-        [tuple(row) for row in np.stack([levels(c) for c in sizes.T], axis=1)] if sizes.shape[1] else [()] * len(sizes)
-    )
+def combinations(sizes: Floats) -> list[NDArray[np.intp]]:
+    """Group runs by the levels of their other sizes, at most MAX_CURVES groups spread evenly.
+
+    Args:
+        sizes: (n, k - 1); without columns all runs are one group.
+    Returns:
+        The rows of each group, in the order of their levels.
+    """
+    keys = list(zip(*(levels(column).tolist() for column in sizes.T), strict=True)) or [()] * len(sizes)
     names = sorted(set(keys))
     picked = np.unique(np.linspace(0, len(names) - 1, min(len(names), MAX_CURVES)).round().astype(int))
     return [np.array([row for row, key in enumerate(keys) if key == names[i]]) for i in picked]

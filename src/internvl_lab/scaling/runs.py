@@ -170,7 +170,7 @@ def num_devices(trainer: Mapping[str, Any] | None) -> int | None:
 def _read(source: str) -> Sequence[RecordedRun | Run]:
     """Read one source."""
     if source.startswith(ONLINE):
-        return [run for run in read_online_runs(source.removeprefix(ONLINE)) if run.job_type in COMPARED_JOBS]
+        return read_online_runs(source.removeprefix(ONLINE), COMPARED_JOBS)
     path = Path(source)
     if path.suffix == ".csv":
         return read_table_runs(path)

@@ -72,7 +72,7 @@ def _join(files: list[Path]) -> RecordedRun:
     summary: dict[str, Any] = {}
     rows: list[dict[str, Any]] = []
     for number, file in enumerate(files):
-        for kind, content in _records(file):
+        for kind, content in read_records(file):
             if kind == "run":
                 run |= content
                 config |= content.get("config", {}).get("update", {})
@@ -121,8 +121,12 @@ def parse(value: Any) -> Any:
     return _NOT_FINITE.get(value, value) if isinstance(value, str) else value
 
 
-def _records(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the type and content of each record of one `.wandb` file, in the order in which they were written."""
+def read_records(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the type and content of each record of one `.wandb` file, in the order in which they were written.
+
+    Raises:
+        InternVLLabError: the `wandb` command cannot read it.
+    """
     command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(file)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     if done.returncode != 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from internvl_lab.errors import ConfigError, InternVLLabError
@@ -9,13 +10,14 @@ from internvl_lab.tracking.recorded import RecordedRun
 from internvl_lab.tracking.wandb_offline import join_history, numbers
 
 
-def read_online_runs(path: str, api: Any = None) -> list[RecordedRun]:
+def read_online_runs(path: str, job_types: Collection[str] | None = None) -> list[RecordedRun]:
     """Read the runs of a W&B project with their whole history.
+
+    The address and the key are those that wandb itself finds (`wandb login`, WANDB_API_KEY, WANDB_BASE_URL).
 
     Args:
         path: `entity/project`, or `entity/project/run_id` for one run.
-        api: a `wandb.Api`; None = a new one, at the address and with the key that wandb itself finds
-            (`wandb login`, WANDB_API_KEY, WANDB_BASE_URL).
+        job_types: of the runs to read; None = all.
     Returns:
         Oldest first.
     Raises:
@@ -25,28 +27,24 @@ def read_online_runs(path: str, api: Any = None) -> list[RecordedRun]:
     words = path.strip("/").split("/")
     if len(words) not in (2, 3) or not all(words):
         raise ConfigError(f"wandb:{path} must be wandb:ENTITY/PROJECT or wandb:ENTITY/PROJECT/RUN_ID")
+    import wandb
+
     try:
-        api = _open() if api is None else api
+        api = wandb.Api()
         runs = [api.run("/".join(words))] if len(words) == 3 else list(api.runs("/".join(words), lazy=False))
-        return [_record(run) for run in runs]
+        return [_record(run) for run in runs if job_types is None or (run.job_type or "") in job_types]
     except Exception as error:  # wandb raises its own errors, ValueError, and those of the transport
         line = " ".join(str(error).split())
         raise InternVLLabError(f"W&B cannot read {path}: {line or type(error).__name__}") from error
 
 
-def _open() -> Any:
-    """Connect to the service."""
-    import wandb
-
-    return wandb.Api()
-
-
 def _record(run: Any) -> RecordedRun:
     """Read one `wandb.apis.public.Run`."""
+    rows = run.scan_history(use_cache=False) if run.history_line_count else ()  # wandb refuses to scan nothing
     return RecordedRun(
         name=run.name or run.id,
         source=run.url,
-        history=join_history([dict(row) for row in run.scan_history(use_cache=False)]),
+        history=join_history([dict(row) for row in rows]),
         config={key: value for key, value in run.config.items() if not key.startswith("_")},
         summary=numbers(run.summary_metrics),
         group=run.group or "",
