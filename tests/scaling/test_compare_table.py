@@ -87,7 +87,7 @@ def test_gain_needs_both_scores() -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(None, "-"), (0.0, "0"), (999.0, "999"), (1000.0, "1.00K"), (999_999.0, "1000K"), (2.5e21, "2.50Z")],
+    [(None, "-"), (0.0, "0"), (999.0, "999"), (1000.0, "1.00K"), (999_999.0, "1.00M"), (2.5e21, "2.50Z")],
 )
 def test_large_numbers_are_short(value: float | None, text: str) -> None:
     assert compact(value) == text

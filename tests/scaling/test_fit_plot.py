@@ -15,7 +15,7 @@ from internvl_lab.scaling.fit_plot import MAX_CURVES, combinations, draw_frontie
 Make = Callable[..., list[Run]]
 
 
-@pytest.mark.parametrize(("levels", "panels"), [((3, 3, 4), 4), ((1, 4, 4), 3), ((1, 1, 5), 2)])
+@pytest.mark.parametrize(("levels", "panels"), [((3, 3, 4), 4), ((1, 1, 5), 2)])
 def test_a_panel_for_each_axis_and_one_for_parity(make_runs: Make, levels: tuple[int, ...], panels: int) -> None:
     fit = fit_study(collect(make_runs(levels, 1e-2)), draws=4)
     picture = Image.open(io.BytesIO(draw_law(fit)))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from internvl_lab.scaling import PartCost, Run, collect, fit_study, frontier, measure_cost
+from internvl_lab.scaling import Law, PartCost, Run, collect, fit_study, frontier, measure_cost
 from internvl_lab.scaling.fit import StudyFit
 from internvl_lab.scaling.fit_report import (
     describe_cost,
@@ -53,13 +53,23 @@ def test_every_parameter_has_its_intervals(fit: StudyFit) -> None:
 
 
 def test_the_sentences_state_error_and_omissions(fit: StudyFit) -> None:
-    law, extrapolation, constant, skipped = describe_fit(fit)
-    assert law.startswith("L = E + B·Nl^-b + C·D^-c for val_loss, from 16 runs; residuals 0.1")
+    law, extrapolation, falls, constant, skipped = describe_fit(fit)
+    assert law.startswith("L = E + B·Nl^-b + C·D^-c for val_loss, from 16 runs; residuals 0.0")
     worst = fit.errors[np.abs(fit.errors).argmax()]
     assert "the law of the other 15 runs misses the 1 held-out largest ones by" in extrapolation
     assert f"at worst {worst:+.2%} (run 15)" in extrapolation
+    ends = fit.points.sizes[[0, -1]]
+    terms = fit.final.law.coefficients * ends**-fit.final.law.exponents
+    expected = ", ".join(f"{fall:.3g} ({name})" for fall, name in zip(terms[0] - terms[1], ("Nl", "D"), strict=True))
+    assert falls == f"Over the sizes of the study the terms fall by {expected}."
     assert constant == "params_vision is 300,000 in all runs: the law has no term for it."
     assert skipped == "Left out: 2 runs failed."
+
+
+def test_an_axis_that_does_nothing_is_said(make_runs: Callable[..., list[Run]]) -> None:
+    flat = Law(("vision", "language", "data"), 0.6, np.array([0.0, 60.0, 400.0]), np.array([0.3, 0.37, 0.45]))
+    text = " ".join(describe_fit(fit_study(collect(make_runs((3, 3, 4), 5e-3, law=flat)), draws=2)))
+    assert "(Nv: less than the noise of one run)" in text and "(Nl)" in text
 
 
 def test_cost_and_frontier(fit: StudyFit) -> None:

@@ -74,7 +74,9 @@ def test_cumulative_counters_are_defined_as_axes(run_dir: Path) -> None:
     log = build_wandb(run_dir, {}, {})
     assert log is not None
     log.log_metrics({"train/loss": 1.0, **dict.fromkeys(AXES, 1.0)}, 1)
+    log.log_metrics({"val/loss": 2.0}, 1)
     log.finish()
+    assert read_offline_wandb(run_dir)["flops"] == [1.0, 1.0], "so that val/loss can be drawn over FLOPs"
     (file,) = run_dir.glob("wandb/offline-run-*/*.wandb")
     defined = [content for kind, content in read_records(file) if kind == "metric"]
     assert set(AXES) <= {content.get("name") for content in defined}

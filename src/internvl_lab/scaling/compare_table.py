@@ -13,8 +13,6 @@ from internvl_lab.scaling.runs import Run
 from internvl_lab.scaling.table import DONE
 
 _SUFFIXES = "KMGTPEZ"
-
-
 MIN_LABEL = 14
 """Characters that a label keeps on a narrow terminal."""
 
@@ -100,9 +98,9 @@ def compact(value: float | None) -> str:
     """Write a large number in three digits with a suffix (1.82M, 29.3T); a dash for none."""
     if value is None:
         return "-"
-    power = min(max((len(str(int(abs(value)))) - 1) // 3, 0), len(_SUFFIXES))
-    scaled = value / 1000.0**power
-    return f"{scaled:#.3g}".rstrip(".") + _SUFFIXES[power - 1] if power else f"{value:g}"
+    rounded = float(f"{value:.3g}")  # before choosing the suffix: 999,999 is 1.00M
+    power = min(max((len(str(int(abs(rounded)))) - 1) // 3, 0), len(_SUFFIXES))
+    return f"{rounded / 1000.0**power:#.3g}".rstrip(".") + _SUFFIXES[power - 1] if power else f"{rounded:g}"
 
 
 COLUMNS = (

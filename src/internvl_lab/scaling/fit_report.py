@@ -47,11 +47,27 @@ def describe_fit(fit: StudyFit) -> list[str]:
         f"Extrapolation: the law of the other {int((~fit.held_out).sum())} runs misses the {len(errors)} held-out "
         f"largest ones by {np.abs(errors).mean():.2%} on average, at worst {errors[worst]:+.2%} ({label}).",
     ]
+    lines.append(f"Over the sizes of the study the terms fall by {', '.join(map(_fall, *_falls(fit)))}.")
     for axis, size in points.constant.items():
         lines.append(f"{COLUMNS[axis]} is {size:,.0f} in all runs: the law has no term for it.")
     for reason, number in points.skipped.items():
         lines.append(f"Left out: {number} {'run' if number == 1 else 'runs'} {reason}.")
     return lines
+
+
+def _falls(fit: StudyFit) -> tuple[tuple[str, ...], list[float], list[bool]]:
+    """Return each axis, how far its term falls from the smallest to the largest size, and whether that is measurable."""
+    law, points = fit.final.law, fit.points
+    ends = np.stack([points.sizes.min(axis=0), points.sizes.max(axis=0)])
+    terms = law.coefficients * np.exp(-law.exponents * np.log(ends))
+    falls = terms[0] - terms[1]
+    noise = fit.final.spread * np.median(points.losses)
+    return law.axes, falls.tolist(), (falls > noise).tolist()
+
+
+def _fall(axis: str, fall: float, is_measurable: bool) -> str:
+    """Write how far a term falls."""
+    return f"{fall:.3g} ({SYMBOLS[axis]}{'' if is_measurable else ': less than the noise of one run'})"
 
 
 def describe_cost(cost: Cost) -> str:

@@ -71,6 +71,7 @@ class WandbLog(WandbLogger):
         self.stage = ""
         self.step_offset = 0
         self._axes_defined = False
+        self._totals: dict[str, Any] = {}
 
     def begin_stage(self, stage: str, step_offset: int = 0) -> None:
         """Log what follows as steps of `stage`.
@@ -83,10 +84,14 @@ class WandbLog(WandbLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        """Log `metrics` at `step` of the current stage."""
+        """Log `metrics` at `step` of the current stage, beside the newest counters.
+
+        W&B draws a metric only over what stands in the same row, so a validation loss needs the tokens beside it.
+        """
         if not self._axes_defined:
             self._define_axes()
-        position = {"trainer/global_step": self.step_offset + (step or 0)}
+        self._totals |= {axis: metrics[axis] for axis in AXES if axis in metrics}
+        position = {"trainer/global_step": self.step_offset + (step or 0), **self._totals}
         stage = {"stage": self.stage} if self.stage else {}
         self.experiment.log({**metrics, **stage, **position})
 
