@@ -1,6 +1,7 @@
 """Studies: rows from a sweep, one process a row, one table; laws fitted to it, and comparisons of any runs."""
 
-from internvl_lab.scaling.compare import comparison_table, push, write_comparison, write_runs
+from internvl_lab.scaling.compare import push, write_comparison, write_runs
+from internvl_lab.scaling.compare_table import comparison_table
 from internvl_lab.scaling.fit import Law, StudyFit, fit_study
 from internvl_lab.scaling.fit_points import Points, collect
 from internvl_lab.scaling.frontier import PartCost, frontier, measure_cost

@@ -15,6 +15,7 @@ from internvl_lab.tracking.smoothing import Floats, smooth
 FINAL_STEPS = 20
 """Logged steps at the end of a run whose mean loss is its final loss."""
 LOSS, STEP_S = "train/loss", "perf/step_s"
+COUNTERS = ("tokens", "flops")
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,10 @@ def read_curve(history: Columns) -> LossCurve | None:
     rows = [row for row, loss in enumerate(history.get(LOSS, [])) if loss is not None and math.isfinite(loss)]
     if not rows:
         return None
-    axes = {name: [history[name][row] for row in rows] for name in ("tokens", "flops") if name in history}
+    axes: dict[str, list[float | None]] = {}
+    for name in COUNTERS:
+        if name in history:
+            axes[name] = [history[name][row] for row in rows]
     if STEP_S in history:
         hours = np.cumsum([seconds or 0.0 for seconds in history[STEP_S]]) / 3600
         axes["hours"] = [float(hours[row]) if history[STEP_S][row] is not None else None for row in rows]

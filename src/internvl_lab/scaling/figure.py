@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -27,10 +26,10 @@ def new_panels(count: int, title: str = "", columns: int = 3) -> tuple[Figure, l
     across = min(count, columns)
     down = -(-count // across)
     figure = new_figure(4.6 * across, 4.2 * down, title)
-    axes: Sequence[Axes] = figure.subplots(down, across, squeeze=False).ravel()
+    axes: list[Axes] = list(figure.subplots(down, across, squeeze=False).flat)
     for unused in axes[count:]:
         unused.set_axis_off()
-    return figure, list(axes[:count])
+    return figure, axes[:count]
 
 
 def colour(number: int) -> str:

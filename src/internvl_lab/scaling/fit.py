@@ -24,7 +24,7 @@ from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize, nnls
+from scipy.optimize import minimize, nnls  # type: ignore[import-untyped]
 
 from internvl_lab.errors import ConfigError
 from internvl_lab.scaling.fit_points import Floats, Points, levels
@@ -197,7 +197,8 @@ class _Problem:
 
     def predict(self, theta: Floats) -> Floats:
         """Return the log loss; (p,) -> (n,)."""
-        return np.logaddexp.reduce(self._terms(theta), axis=1)
+        predicted: Floats = np.logaddexp.reduce(self._terms(theta), axis=1)
+        return predicted
 
     def solve(self) -> Floats:
         """Return the best parameters over several starts; (p,)."""

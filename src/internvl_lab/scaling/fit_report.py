@@ -56,7 +56,7 @@ def describe_fit(fit: StudyFit) -> list[str]:
 
 
 def _falls(fit: StudyFit) -> tuple[tuple[str, ...], list[float], list[bool]]:
-    """Return each axis, how far its term falls from the smallest to the largest size, and whether that is measurable."""
+    """Return each axis, how far its term falls from the smallest to the largest size, and whether that shows."""
     law, points = fit.final.law, fit.points
     ends = np.stack([points.sizes.min(axis=0), points.sizes.max(axis=0)])
     terms = law.coefficients * np.exp(-law.exponents * np.log(ends))

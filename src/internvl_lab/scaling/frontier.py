@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import minimize, nnls
+from scipy.optimize import minimize, nnls  # type: ignore[import-untyped]
 
 from internvl_lab.errors import ConfigError
 from internvl_lab.scaling.fit import StudyFit
