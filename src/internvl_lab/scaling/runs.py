@@ -112,7 +112,7 @@ def to_run(recorded: RecordedRun, label: str) -> Run:
     return Run(
         label,
         {name: float(value) for name, value in values.items() if value is not None},
-        {name: task["score"] for name, task in tasks.items()},
+        {name: float(task["score"]) for name, task in tasks.items()},
         history,
         source=recorded.source,
         devices=num_devices(recorded.config.get("trainer")),
