@@ -118,6 +118,8 @@ def test_numbers_come_back_to_the_digit(tmp_path: Path, results: list[RowResult]
     with path.open(newline="") as stream:
         assert next(csv.DictReader(stream))["score"] == repr(0.1 + 0.2)
     again = read_runs([str(path)])
+    second = write_runs(again, tmp_path / "again", console=quiet())["numbers"]
+    assert second.read_text() == path.read_text()
     assert again[0].values["score"] == 0.1 + 0.2 and again[0].tasks == {"ocr": 0.5, "chart": 0.25}
     assert again[2].status == "failed" and again[2].error
 

@@ -15,7 +15,9 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -32,6 +34,20 @@ from internvl_lab.scaling.page import heading, html_table, note, pictures, rende
 from internvl_lab.scaling.runs import Run, result_runs
 from internvl_lab.scaling.table import DONE, FILE_NAME, TASK_PREFIX, RowResult
 from internvl_lab.tracking import WandbLog
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """Hold what report and page show."""
+
+    runs: Sequence[Run]
+    baseline: Run
+    title: str
+    pictures: Mapping[str, bytes]
+    """Name to PNG."""
+    fit: StudyFit | None
+    why_not: str
+    """Why there is no law."""
 
 
 def write_comparison(
@@ -75,19 +91,19 @@ def write_runs(
     Raises:
         ConfigError: no runs, or no run of the baseline's label.
     """
-    reference = find_baseline(runs, baseline)
-    fit, reason = _fit([run for run in runs if run.status == DONE])
-    drawn = _draw([run for run in runs if run.status == DONE], title, fit)
-    paths = {name: write_atomic(out / f"{name}.png", data) for name, data in drawn.items()}
+    done = [run for run in runs if run.status == DONE]
+    fit, why_not = _fit(done)
+    shown = _Comparison(runs, find_baseline(runs, baseline), title, _draw(done, title, fit), fit, why_not)
+    paths = {name: write_atomic(out / f"{name}.png", data) for name, data in shown.pictures.items()}
     for name, file, text in (
         ("numbers", "comparison.csv", _to_csv(runs)),
-        ("report", "report.md", _render(runs, reference, title, list(drawn), fit, reason)),
-        ("page", "comparison.html", _render_html(runs, reference, title, drawn, fit, reason)),
-        ("metrics", "metrics.json", _to_json(runs, reference)),
+        ("report", "report.md", _render(shown)),
+        ("page", "comparison.html", _render_html(shown)),
+        ("metrics", "metrics.json", _to_json(runs, shown.baseline)),
     ):
         paths[name] = write_atomic(out / file, text)
     console = console or Console()
-    console.print(comparison_table(runs, reference, title))
+    console.print(comparison_table(runs, shown.baseline, title))
     for name, path in paths.items():
         console.print(f"{name:<10}  {path}", soft_wrap=True, markup=False, highlight=False)
     return paths
@@ -142,27 +158,26 @@ def _draw(runs: Sequence[Run], title: str, fit: StudyFit | None) -> dict[str, by
     return {name: data for name, data in drawn.items() if data is not None}
 
 
-def _explain(runs: Sequence[Run], baseline: Run) -> str:
+def _explain(shown: _Comparison) -> str:
     """Say how to read the table."""
     text = (
-        f"`gain` is the score minus that of {baseline.label}. `± s.e.` is the standard error from the number of "
+        f"`gain` is the score minus that of {shown.baseline.label}. `± s.e.` is the standard error from the number of "
         "questions; the spread over seeds is not in it. `loss` is the mean training loss over the last logged steps, "
         "`val loss` that on held-out samples after the last stage; `hours` are wall hours times devices."
     )
-    loops = any(run.values.get("looping") for run in runs)
+    loops = any(run.values.get("looping") for run in shown.runs)
     return text + (" `loops` is the share of answers that repeat themselves." if loops else "")
 
 
-def _render(
-    runs: Sequence[Run], baseline: Run, title: str, drawn: Sequence[str], fit: StudyFit | None, reason: str
-) -> str:
+def _render(shown: _Comparison) -> str:
     """Return the report as markdown."""
-    lines = [f"# {title}", "", *_markdown(*table_cells(runs, baseline)), "", _explain(runs, baseline), ""]
-    for name in drawn:
+    runs, fit = shown.runs, shown.fit
+    lines = [f"# {shown.title}", "", *_markdown(*table_cells(runs, shown.baseline)), "", _explain(shown), ""]
+    for name in shown.pictures:
         lines += [f"![{name}]({name}.png)", ""]
     if task_names(runs):
         lines += ["## Scores by task", "", *_markdown(*task_cells(runs)), ""]
-    lines += ["## Scaling law", "", *(describe_fit(fit) if fit else [f"None: {reason}."]), ""]
+    lines += ["## Scaling law", "", *(describe_fit(fit) if fit else [f"None: {shown.why_not}."]), ""]
     if fit:
         lines += [*_markdown(*parameter_rows(fit)), ""]
     lines += ["## Runs", ""]
@@ -180,20 +195,21 @@ def _origin(run: Run) -> str:
     return f"{overrides}{run.status}{revision}" + (f": `{run.source}`" if run.source else "")
 
 
-def _render_html(
-    runs: Sequence[Run], baseline: Run, title: str, drawn: dict[str, bytes], fit: StudyFit | None, reason: str
-) -> str:
+def _render_html(shown: _Comparison) -> str:
     """Return the report as one HTML page."""
-    parts = [html_table(*table_cells(runs, baseline)), note(_explain(runs, baseline).replace("`", ""))]
-    parts += pictures(drawn)
+    runs, fit = shown.runs, shown.fit
+    parts = [html_table(*table_cells(runs, shown.baseline)), note(_explain(shown).replace("`", ""))]
+    parts += pictures(shown.pictures)
     if task_names(runs):
         parts += [heading("Scores by task"), html_table(*task_cells(runs))]
-    parts.append(heading("Scaling law"))
-    parts += [*map(note, describe_fit(fit)), html_table(*parameter_rows(fit))] if fit else [note(f"None: {reason}.")]
+    law = (
+        [*map(note, describe_fit(fit)), html_table(*parameter_rows(fit))] if fit else [note(f"None: {shown.why_not}.")]
+    )
+    parts += [heading("Scaling law"), *law]
     failed = [[run.label, run.status, run.error] for run in runs if run.status != DONE]
     if failed:
         parts += [heading("Not finished"), html_table(["row", "status", "why"], failed)]
-    return render_page(title, parts)
+    return render_page(shown.title, parts)
 
 
 def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -226,7 +242,7 @@ def _to_json(runs: Sequence[Run], baseline: Run) -> str:
             "score": run.values.get("score"),
             "gain_over_baseline": gain(run, baseline),
             "hours": run.hours,
-            **{name: value for name, value in run.values.items() if name != "score"},
+            **{name: value if math.isfinite(value) else None for name, value in run.values.items() if name != "score"},
             "tasks": dict(run.tasks),
         }
         for run in runs

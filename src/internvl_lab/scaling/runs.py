@@ -189,20 +189,21 @@ def _read(source: str) -> Sequence[RecordedRun | Run]:
 
 def _row_run(line: Mapping[str, Any]) -> Run:
     """Turn one line of a table into a run."""
-    cells = {name: cell for name, cell in line.items() if name not in TEXTS}
+    cells = {name: cell for name, cell in line.items() if name not in (*TEXTS, "devices")}
     numbers = {name: number for name, cell in cells.items() if (number := _number(cell)) is not None}
     scores = {name.removeprefix(TASK_PREFIX): n for name, n in numbers.items() if name.startswith(TASK_PREFIX)}
-    folder = Path(line.get("run_dir") or "/nonexistent")
-    known = (folder / METRICS_FILE).is_file()
-    run = to_run(read_run_folder(folder), line["label"]) if known else Run(line["label"], devices=1)
+    folder = line.get("run_dir") or ""
+    known = folder and (Path(folder) / METRICS_FILE).is_file()
+    run = to_run(read_run_folder(Path(folder)), line["label"]) if known else Run(line["label"], devices=1)
+    devices = _number(line.get("devices", run.devices))
     return replace(
         run,
         values={**run.values, **{name: n for name, n in numbers.items() if not name.startswith(TASK_PREFIX)}},
         tasks=scores or run.tasks,
         status=line.get("status") or DONE,
         error=line.get("error") or "",
-        source=line.get("run_dir") or "",
-        devices=int(numbers["devices"]) if "devices" in numbers else run.devices,
+        source=folder,
+        devices=None if devices is None else int(devices),
         texts={name: str(line[name]) for name in ("overrides", "key", "revision") if line.get(name)},
     )
 
