@@ -123,7 +123,8 @@ def to_run(recorded: RecordedRun, label: str) -> Run:
 def read_table_runs(path: Path) -> list[Run]:
     """Read the rows of a study's table, or of any CSV file with a column `label`.
 
-    A row whose run folder is still there gets its history and devices too; others count one device.
+    A row whose run folder is still there gets its history and devices too; others count one device, unless a column
+    `devices` says how many.
 
     Raises:
         ConfigError: no such file, or no column `label`.
