@@ -20,8 +20,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--group", help="only runs of this W&B group, by default a run's experiment")
     parser.add_argument(
         "--push",
-        metavar="[ENTITY/]PROJECT",
-        help="also log table and pictures as a W&B run (network; with WANDB_MODE=offline kept in OUT/wandb)",
+        metavar="PROJECT",
+        help="also log table and pictures as a run of PROJECT or ENTITY/PROJECT (network; WANDB_MODE=offline keeps it in OUT)",
     )
 
 

@@ -96,7 +96,7 @@ def combinations(sizes: Floats) -> list[NDArray[np.intp]]:
     """Group runs by the levels of their other sizes, at most MAX_CURVES groups spread evenly.
 
     Args:
-        sizes: (n, k - 1); without columns all runs are one group.
+        sizes: (n, k-1); without columns all runs are one group.
     Returns:
         The rows of each group, in the order of their levels.
     """
