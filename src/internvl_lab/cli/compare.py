@@ -21,7 +21,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--push",
         metavar="PROJECT",
-        help="also log table and pictures as a run of PROJECT or ENTITY/PROJECT (network; WANDB_MODE=offline keeps it in OUT)",
+        help="also log table and pictures as a run of [ENTITY/]PROJECT (network; WANDB_MODE=offline keeps it in OUT)",
     )
 
 
