@@ -136,8 +136,11 @@ def test_labels_say_what_differs() -> None:
     one, two = (recorded(name, seed=seed, paths=name, rate=1e4) for name, seed in (("a", 1), ("b", 2)))
     assert make_labels([one, two]) == ["seed=1", "seed=2"]
     assert make_labels([one, replace(two, config={**two.config, "new": 1})]) == ["seed=1", "seed=2"]
-    vits = [recorded(n, seed=1, model={"vision": {"name": n, "width": k}}) for k, n in enumerate(("small", "large"))]
-    assert make_labels(vits) == ["small", "large"], "the name stands for all that goes with it"
+    vits = [
+        recorded(n, model={"vision": {"name": n, "width": k}}, init_from={"vision": f"asset:{n}"}, max_steps=7 * k)
+        for k, n in enumerate(("small", "large"), 1)
+    ]
+    assert make_labels(vits) == ["small, max_steps=7", "large, max_steps=14"], "a name stands for what goes with it"
     assert make_labels([recorded("a", rate=10000.0), recorded("b", rate=10000)]) == ["a", "b"], "one and the same"
     assert make_labels([recorded("a", b=0.1, c={"d": [1]}), recorded("b", b=0.2, c={"d": [2]})]) == [
         "b=0.1, d=[1]",
@@ -145,6 +148,10 @@ def test_labels_say_what_differs() -> None:
     ]
     many = [recorded(n, **{f"k{i}": n for i in range(9)}) for n in ("x", "y")]
     assert make_labels(many) == ["x", "y"] and make_labels([]) == []
+    seeds = [replace(run, config={**run.config, "seed": seed}) for seed, run in enumerate(many)]
+    assert make_labels(seeds) == ["seed=0", "seed=1"], "of many differences, names and seed are shown"
+    twins = [recorded("p", seed=1), recorded("q", seed=2), recorded("r", seed=1)]
+    assert make_labels(twins) == ["p", "q", "r"], "two runs of one label would be worse than their names"
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,14 @@ from internvl_lab.scaling.runs import Run, result_runs
 from internvl_lab.scaling.table import DONE, FILE_NAME, TASK_PREFIX, RowResult
 from internvl_lab.tracking import WandbLog
 
+PICTURES = {
+    "comparison": "Scores by capability",
+    "loss": "Training loss against cost",
+    "pareto": "Score against cost",
+    "scaling": "Loss against size",
+}
+"""Picture to its heading on the page."""
+
 
 @dataclass(frozen=True)
 class _Comparison:
@@ -199,7 +207,7 @@ def _render_html(shown: _Comparison) -> str:
     """Return the report as one HTML page."""
     runs, fit = shown.runs, shown.fit
     parts = [html_table(*table_cells(runs, shown.baseline)), note(_explain(shown).replace("`", ""))]
-    parts += pictures(shown.pictures)
+    parts += pictures({PICTURES[name]: data for name, data in shown.pictures.items()})
     if task_names(runs):
         parts += [heading("Scores by task"), html_table(*task_cells(runs))]
     law = (

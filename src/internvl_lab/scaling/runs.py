@@ -152,9 +152,13 @@ def make_labels(runs: Sequence[RecordedRun]) -> list[str]:
     settings = [_flatten(run.config) for run in runs]
     shared = [key for key in (settings[0] if settings else {}) if all(key in flat for flat in settings)]
     keys = [key for key in shared if len({repr(flat[key]) for flat in settings}) > 1]
-    names = [key for key in keys if key.endswith(".name") or key == "seed"]
-    chosen = names if _tells_apart(settings, names) else keys
-    if not 0 < len(chosen) <= MAX_LABEL_KEYS:
+    names = [key for key in keys if key.endswith(".name")]
+    entailed = tuple(name.removesuffix("name") for name in names)  # a model of another name has other sizes too
+    entailed += tuple(name.removesuffix(".name").replace("model.", "init_from.") for name in names)
+    chosen = names + [key for key in keys if key not in names and not key.startswith(entailed)]
+    if len(chosen) > MAX_LABEL_KEYS:
+        chosen = [key for key in chosen if key in names or key == "seed"]
+    if not chosen or not _tells_apart(settings, chosen):
         return [run.name for run in runs]
     return [", ".join(_show(key, flat[key]) for key in chosen) for flat in settings]
 
