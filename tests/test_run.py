@@ -9,6 +9,7 @@ from internvl_lab.checkpoints import convert, resolve_source
 from internvl_lab.config.compose import compose_raw, plain, typed_config
 from internvl_lab.errors import CheckpointError, ConfigError, MissingWeightsError
 from internvl_lab.run import Invocation, run
+from internvl_lab.scaling import read_runs
 from internvl_lab.tracking import read_offline_wandb
 from internvl_lab.training import RunStopped
 
@@ -167,3 +168,6 @@ def test_the_report_is_in_the_offline_wandb_run_too(tmp_path):
     history = read_offline_wandb(run_folder)
     assert [loss for loss in history["train/loss"] if loss is not None]
     assert {"tokens", "samples", "tiles", "flops"} <= history.keys()
+    (plain,), (offline,) = read_runs([str(run_folder)]), read_runs([str(run_folder / "wandb")])
+    assert repr((plain.values, plain.tasks)) == repr((offline.values, offline.tasks)), "the same table from both"
+    assert {"score", "standard_error", "train_s", "val_loss", "params_vision"} <= plain.values.keys()

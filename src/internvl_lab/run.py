@@ -9,6 +9,7 @@ RunConfig ─ plan? ─ launcher and weights fit? ─ sweep? ──> run_study (
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from collections.abc import Mapping
@@ -50,6 +51,7 @@ from internvl_lab.tracking import (
     build_wandb,
     git_revision,
     package_versions,
+    report_summary,
     write_identity,
 )
 from internvl_lab.training import RunStopped, StopSignals, position_of, requeue_job, silence_lightning
@@ -220,8 +222,7 @@ def _log_report(wandb: WandbLog, result: EvaluationResult, paths: Mapping[str, P
     metrics = result.metrics()
     rows = [[name, t["score"], t["blind"], t["n"]] for name, t in metrics["tasks"].items()]
     wandb.log_rows("val/tasks", ["task", "score", "blind", "n"], rows)
-    wandb.log_summary({"val/score": metrics["overall"]["score"], "val/blind": metrics["overall"]["blind"]})
-    wandb.log_summary({f"val/{name}/score": t["score"] for name, t in metrics["tasks"].items()})
+    wandb.log_summary(report_summary(json.loads(paths["metrics"].read_text(encoding="utf-8"))))
     for name in ("contact sheet", "loss curves"):  # one key each: W&B shows pictures of one key at one size
         if name in paths:
             wandb.log_images(f"val/{name.replace(' ', '_')}", [paths[name]])

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from internvl_lab.scaling.curves import FINAL_STEPS, LossCurve, final_loss, read_loss
+from internvl_lab.scaling.curves import FINAL_STEPS, LossCurve, final_loss, mean_of_last, read_curve
+from internvl_lab.tracking import read_metrics
 
 
 def write(folder: Path, text: str) -> Path:
@@ -14,23 +15,27 @@ def write(folder: Path, text: str) -> Path:
     return folder
 
 
-def test_loss_against_tokens_over_all_stages(tmp_path: Path) -> None:
+def test_loss_over_all_stages_against_every_cost(tmp_path: Path) -> None:
     text = (
-        "stage,step,tokens,train/loss\nstage1,1,100,4\nstage1,2,200,3\nstage1,3,300,nan\nstage2,1,400,2\nstage2,1,,\n"
+        "stage,step,tokens,flops,perf/step_s,train/loss\nstage1,1,100,5,1800,4\nstage1,2,200,6,1800,3\n"
+        "stage1,3,300,7,3600,nan\nstage2,1,400,8,1800,2\nstage2,1,,,,\n"
     )
-    curve = read_loss(write(tmp_path, text))
+    curve = read_curve(read_metrics(write(tmp_path, text)))
     assert curve is not None
-    assert curve.tokens.tolist() == [100, 200, 400] and curve.losses.tolist() == [4, 3, 2]
+    assert curve.losses.tolist() == [4, 3, 2]
+    axes = {name: axis.tolist() for name, axis in curve.axes.items()}
+    assert axes == {"tokens": [100, 200, 400], "flops": [5, 6, 8], "hours": [0.5, 1.0, 2.5]}
 
 
-def test_steps_stand_in_for_tokens(tmp_path: Path) -> None:
-    curve = read_loss(write(tmp_path, "stage,step,train/loss\ns,1,4\ns,2,3\n"))
-    assert curve is not None and curve.tokens.tolist() == [1, 2]
+def test_an_axis_with_gaps_is_none() -> None:
+    history = {"train/loss": [4.0, 3.0], "tokens": [1, None], "flops": [1, 2]}
+    curve = read_curve(history)
+    assert curve is not None and list(curve.axes) == ["flops"]
 
 
 def test_nothing_logged(tmp_path: Path) -> None:
-    assert read_loss(tmp_path) is None and final_loss(tmp_path) is None
-    assert read_loss(write(tmp_path, "stage,step,val/x\ns,1,2\n")) is None
+    assert final_loss(tmp_path) is None and read_curve({}) is None and mean_of_last({"train/loss": [None]}) is None
+    assert final_loss(write(tmp_path, "stage,step,val/x\ns,1,2\n")) is None
 
 
 def test_final_loss_averages_the_last_steps(tmp_path: Path) -> None:
@@ -40,7 +45,6 @@ def test_final_loss_averages_the_last_steps(tmp_path: Path) -> None:
 
 
 def test_smoothing_keeps_a_constant_and_the_length() -> None:
-    curve = LossCurve(np.arange(100.0), np.full(100, 2.5))
+    curve = LossCurve(np.full(100, 2.5), {})
     np.testing.assert_allclose(curve.smoothed(), 2.5)
-    ramp = LossCurve(np.arange(100.0), np.arange(100.0))
-    assert ramp.smoothed()[10] == np.mean([8, 9, 10])
+    assert LossCurve(np.arange(100.0), {}).smoothed()[10] == np.mean([8, 9, 10])

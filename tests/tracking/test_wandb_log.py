@@ -12,7 +12,8 @@ from PIL import Image
 
 from internvl_lab.errors import ConfigError
 from internvl_lab.tracking import WandbLog, build_wandb, read_offline_wandb
-from internvl_lab.tracking.wandb_log import run_id
+from internvl_lab.tracking.wandb_log import AXES, run_id
+from internvl_lab.tracking.wandb_offline import read_records
 
 
 def test_id_is_stable_and_kept_in_the_run_folder(tmp_path: Path) -> None:
@@ -67,6 +68,19 @@ def test_one_run_holds_stages_pictures_and_tables(run_dir: Path, capfd: pytest.C
     assert sorted(path.suffix for path in media) == [".json", ".png"], "the table and the picture"
     output = capfd.readouterr()
     assert output.out + output.err == ""
+
+
+def test_cumulative_counters_are_defined_as_axes(run_dir: Path) -> None:
+    log = build_wandb(run_dir, {}, {})
+    assert log is not None
+    log.log_metrics({"train/loss": 1.0, **dict.fromkeys(AXES, 1.0)}, 1)
+    log.log_metrics({"val/loss": 2.0}, 1)
+    log.finish()
+    assert read_offline_wandb(run_dir)["flops"] == [1.0, 1.0], "so that val/loss can be drawn over FLOPs"
+    (file,) = run_dir.glob("wandb/offline-run-*/*.wandb")
+    defined = [content for kind, content in read_records(file) if kind == "metric"]
+    assert set(AXES) <= {content.get("name") for content in defined}
+    assert [c["step_metric"] for c in defined if c.get("glob_name") == "*"] == ["trainer/global_step"]
 
 
 @pytest.mark.slow

@@ -26,6 +26,8 @@ COMMANDS = {
     "evaluate": "score a checkpoint on benchmarks, with predictions, tables and published rows",
     "chat": "ask a trained checkpoint about images",
     "test-time": "draw many answers to each question, vote or re-rank, and plot what it buys",
+    "compare": "put runs side by side, from folders, a study's table or W&B",
+    "fit": "fit scaling laws to a study, and divide a budget of FLOPs by them",
     "bench": "measure against named peers in one run",
 }
 

@@ -39,7 +39,7 @@ STAGE_KEYS = {
 """Arguments of `lightning.Trainer` that a stage sets itself, and what to use instead."""
 
 LOGGERS = ("wandb",)
-WANDB_KEYS = ("mode", "project", "entity", "name", "group", "tags")
+WANDB_KEYS = ("mode", "project", "entity", "name", "group", "job_type", "tags")
 
 
 def at_least(owner: object, prefix: str, minimum: float, *names: str) -> None:

@@ -1,19 +1,36 @@
-"""Studies: rows from a sweep, one process a row, one table, one comparison."""
+"""Studies: rows from a sweep, one process a row, one table; laws fitted to it, and comparisons of any runs."""
 
-from internvl_lab.scaling.compare import comparison_table, write_comparison
+from internvl_lab.scaling.compare import push, write_comparison, write_runs
+from internvl_lab.scaling.compare_table import comparison_table
+from internvl_lab.scaling.fit import Law, StudyFit, fit_study
+from internvl_lab.scaling.fit_points import Points, collect
+from internvl_lab.scaling.frontier import PartCost, frontier, measure_cost
 from internvl_lab.scaling.rows import Row, describe, expand
+from internvl_lab.scaling.runs import Run, read_runs
 from internvl_lab.scaling.study import all_done, run_study
 from internvl_lab.scaling.table import RowResult, read_table, write_table
 
 __all__ = [
+    "Law",
+    "PartCost",
+    "Points",
     "Row",
     "RowResult",
+    "Run",
+    "StudyFit",
     "all_done",
+    "collect",
     "comparison_table",
     "describe",
     "expand",
+    "fit_study",
+    "frontier",
+    "measure_cost",
+    "push",
+    "read_runs",
     "read_table",
     "run_study",
     "write_comparison",
+    "write_runs",
     "write_table",
 ]

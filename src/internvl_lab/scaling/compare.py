@@ -1,38 +1,61 @@
-"""Compare the rows of a study: table for the terminal, picture, report and metrics.
+"""Compare runs, wherever they were recorded: table for the terminal, pictures, report, page and metrics.
 
 ::
 
-    study_dir/report.md        table, picture, failed rows
-              metrics.json     {"rows": [{"label", "status", "score", "gain_over_baseline", "tasks", ...}]}
-              comparison.png   mean score with its standard error, looping answers, scores by task; loss against tokens
-              study.csv        written by the study
+    read_runs(...) or a study's results ─> Run ... ─ write_runs ─> out/
+
+    report.md         table, pictures, failed runs          comparison.png    scores by capability
+    comparison.csv    every number, to the last digit       loss.png          loss against tokens, FLOPs, hours
+    metrics.json      {"rows": [{"label", "score", ...}]}   pareto.png        score against cost
+    comparison.html   all of it in one file                 scaling.png       the law, where the runs allow a fit
 """
 
 from __future__ import annotations
 
+import csv
 import io
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from rich.console import Console
-from rich.table import Table
 
 from internvl_lab.atomic import write_atomic
 from internvl_lab.errors import ConfigError
-from internvl_lab.scaling.curves import read_loss
-from internvl_lab.scaling.table import DONE, FILE_NAME, RowResult
+from internvl_lab.scaling.compare_plots import draw_losses, draw_pareto, draw_scores, task_names
+from internvl_lab.scaling.compare_table import comparison_table, gain, shown_columns, table_cells, task_cells
+from internvl_lab.scaling.fit import StudyFit, fit_study
+from internvl_lab.scaling.fit_plot import draw_law
+from internvl_lab.scaling.fit_points import collect
+from internvl_lab.scaling.fit_report import describe_fit, parameter_rows
+from internvl_lab.scaling.page import heading, html_table, note, pictures, render_page
+from internvl_lab.scaling.runs import Run, result_runs
+from internvl_lab.scaling.table import DONE, FILE_NAME, TASK_PREFIX, RowResult
+from internvl_lab.tracking import WandbLog
 
-COLUMNS = ("row", "params", "score ± s.e.", "gain", "blind", "loss", "train s")
-"""Few and narrow, so that labels are readable on a terminal of 80 columns."""
-LOOPS = "loops"
-"""Column that is shown only where some answers loop."""
+PICTURES = {
+    "comparison": "Scores by capability",
+    "loss": "Training loss against cost",
+    "pareto": "Score against cost",
+    "scaling": "Loss against size",
+}
+"""Picture to its heading on the page."""
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """Hold what report and page show."""
+
+    runs: Sequence[Run]
+    baseline: Run
+    title: str
+    pictures: Mapping[str, bytes]
+    """Name to PNG."""
+    fit: StudyFit | None
+    why_not: str
+    """Why there is no law."""
 
 
 def write_comparison(
@@ -43,152 +66,193 @@ def write_comparison(
     baseline: str | None = None,
     console: Console | None = None,
 ) -> dict[str, Path]:
-    """Write report, metrics and picture of a study, and print the table.
+    """Compare the rows of a study; as `write_runs`, with the study's own table beside.
 
     Args:
-        results: from `run_study`; failed rows are listed and left out of the picture.
-        study_dir: where everything goes.
-        title: heading, for example the claim that the study tests.
-        baseline: label of the row the others are compared with; None = the first.
+        results: from `run_study`.
+        study_dir, title, baseline, console: as in `write_runs`.
+    Raises:
+        ConfigError: no rows, or no row of the baseline's label.
+    """
+    paths = write_runs(result_runs(results), study_dir, title=title, baseline=baseline, console=console)
+    return paths | {"table": study_dir / FILE_NAME}
+
+
+def write_runs(
+    runs: Sequence[Run],
+    out: Path,
+    *,
+    title: str = "Comparison",
+    baseline: str | None = None,
+    console: Console | None = None,
+) -> dict[str, Path]:
+    """Write table, report, page and pictures of some runs, and print the table.
+
+    Args:
+        runs: from `read_runs`; failed ones are listed and left out of the pictures.
+        out: where everything goes.
+        title: heading, for example the claim that a study tests.
+        baseline: label of the run the others are compared with; None = the first.
         console: where the table goes; None = standard output.
     Returns:
         Name to path of everything written.
     Raises:
-        ConfigError: no rows, or no row of the baseline's label.
+        ConfigError: no runs, or no run of the baseline's label.
     """
-    reference = _find_baseline(results, baseline)
-    paths = {"report": study_dir / "report.md", "metrics": study_dir / "metrics.json", "table": study_dir / FILE_NAME}
-    done = [result for result in results if result.status == DONE]
-    if done:
-        paths["comparison"] = study_dir / "comparison.png"
-        _draw(done, title, paths["comparison"])
-    rows = [{**asdict(r), "tasks": dict(r.tasks), "gain_over_baseline": gain(r, reference)} for r in results]
-    write_atomic(paths["report"], _render(results, reference, title, "comparison" in paths))
-    write_atomic(paths["metrics"], json.dumps({"baseline": reference.label, "rows": rows}, indent=1) + "\n")
+    done = [run for run in runs if run.status == DONE]
+    fit, why_not = _fit(done)
+    shown = _Comparison(runs, find_baseline(runs, baseline), title, _draw(done, title, fit), fit, why_not)
+    paths = {name: write_atomic(out / f"{name}.png", data) for name, data in shown.pictures.items()}
+    for name, file, text in (
+        ("numbers", "comparison.csv", _to_csv(runs)),
+        ("report", "report.md", _render(shown)),
+        ("page", "comparison.html", _render_html(shown)),
+        ("metrics", "metrics.json", _to_json(runs, shown.baseline)),
+    ):
+        paths[name] = write_atomic(out / file, text)
     console = console or Console()
-    console.print(comparison_table(results, reference, title))
+    console.print(comparison_table(runs, shown.baseline, title))
     for name, path in paths.items():
         console.print(f"{name:<10}  {path}", soft_wrap=True, markup=False, highlight=False)
     return paths
 
 
-def comparison_table(results: Sequence[RowResult], baseline: RowResult, title: str) -> Table:
-    """Lay out the rows of a study for the terminal."""
-    table = Table(title=title)
-    loops = any(result.looping for result in results)
-    table.add_column(COLUMNS[0], overflow="fold")
-    for name in _columns(loops)[1:]:
-        table.add_column(name, justify="right", no_wrap=True)
-    for result in results:
-        table.add_row(*_cells(result, baseline, loops), style="" if result.status == DONE else "red")
-    return table
+def push(runs: Sequence[Run], paths: dict[str, Path], log: WandbLog, baseline: str | None = None) -> None:
+    """Log a comparison as a W&B run of its own: one table and the pictures.
+
+    Args:
+        runs, paths: given to and returned by `write_runs`.
+        log: an open run; it is finished here.
+        baseline: as in `write_runs`.
+    """
+    reference = find_baseline(runs, baseline)
+    columns, tasks = shown_columns(runs, reference), task_names(runs)
+    rows = [[*(c.cell(run, reference) for c in columns), *(run.tasks.get(name) for name in tasks)] for run in runs]
+    log.log_rows("comparison/runs", [*(c.head for c in columns), *(f"{TASK_PREFIX}{name}" for name in tasks)], rows)
+    for name, path in paths.items():
+        if path.suffix == ".png":
+            log.log_images(f"comparison/{name}", [path])
+    log.finish()
 
 
-def gain(result: RowResult, baseline: RowResult) -> float | None:
-    """Return the score minus the baseline's; None where one of them has none."""
-    return None if result.score is None or baseline.score is None else result.score - baseline.score
+def find_baseline(runs: Sequence[Run], label: str | None) -> Run:
+    """Return the run of that label, or the first.
+
+    Raises:
+        ConfigError: no such run; names those that there are.
+    """
+    for run in runs:
+        if label in (None, run.label):
+            return run
+    raise ConfigError(f"baseline {label!r} is no row of the study; rows: {', '.join(r.label for r in runs) or 'none'}")
 
 
-def _find_baseline(results: Sequence[RowResult], label: str | None) -> RowResult:
-    """Return the result of that label, or the first."""
-    for result in results:
-        if label in (None, result.label):
-            return result
-    raise ConfigError(
-        f"baseline {label!r} is no row of the study; rows: {', '.join(r.label for r in results) or 'none'}"
+def _fit(runs: Sequence[Run]) -> tuple[StudyFit | None, str]:
+    """Fit a law where the runs allow it; else say why not."""
+    try:
+        return fit_study(collect(runs)), ""
+    except ConfigError as error:
+        return None, str(error)
+
+
+def _draw(runs: Sequence[Run], title: str, fit: StudyFit | None) -> dict[str, bytes]:
+    """Draw every picture for which there is something to show."""
+    drawn = {
+        "comparison": draw_scores(runs, title),
+        "loss": draw_losses(runs),
+        "pareto": draw_pareto(runs),
+        "scaling": draw_law(fit) if fit else None,
+    }
+    return {name: data for name, data in drawn.items() if data is not None}
+
+
+def _explain(shown: _Comparison) -> str:
+    """Say how to read the table."""
+    text = (
+        f"`gain` is the score minus that of {shown.baseline.label}. `± s.e.` is the standard error from the number of "
+        "questions; the spread over seeds is not in it. `loss` is the mean training loss over the last logged steps, "
+        "`val loss` that on held-out samples after the last stage; `hours` are wall hours times devices."
     )
+    loops = any(run.values.get("looping") for run in shown.runs)
+    return text + (" `loops` is the share of answers that repeat themselves." if loops else "")
 
 
-def _columns(loops: bool) -> tuple[str, ...]:
-    return (*COLUMNS, LOOPS) if loops else COLUMNS
-
-
-def _cells(result: RowResult, baseline: RowResult, loops: bool) -> tuple[str, ...]:
-    """Format one row; a dash where a number is missing."""
-    difference = None if result is baseline else gain(result, baseline)
-    score = f"{result.score:.3f} ± {result.standard_error or 0:.3f}" if result.score is not None else result.status
-    return (
-        result.label,
-        "-" if result.params is None else f"{result.params / 1e6:,.2f}M",
-        score,
-        _number(difference, "+.3f"),
-        _number(result.blind, ".3f"),
-        _number(result.final_loss, ".4f"),
-        _number(result.train_s, ".0f"),
-        *((_number(result.looping, ".3f"),) if loops else ()),
-    )
-
-
-def _number(value: float | None, form: str) -> str:
-    """Format a number, or a dash for none."""
-    return "-" if value is None else format(value, form)
-
-
-def _render(results: Sequence[RowResult], baseline: RowResult, title: str, has_picture: bool) -> str:
+def _render(shown: _Comparison) -> str:
     """Return the report as markdown."""
-    loops = any(result.looping for result in results)
-    lines = [f"# {title}", "", *_markdown(_columns(loops), [_cells(r, baseline, loops) for r in results]), ""]
-    lines += [
-        f"`gain` is the score minus that of {baseline.label}. `± s.e.` is the standard error from the number of "
-        "questions; the spread over seeds is not in it. `loss` is the mean training loss over the last logged steps."
-        + (" `loops` is the share of answers that repeat themselves." if loops else ""),
-        "",
-    ]
-    if has_picture:
-        lines += ["![comparison](comparison.png)", ""]
-    if tasks := _task_names(results):
-        scored = [(r.label, *(_number(r.tasks.get(name), ".3f") for name in tasks)) for r in results]
-        lines += ["## Scores by task", "", *_markdown(("row", *tasks), scored), ""]
+    runs, fit = shown.runs, shown.fit
+    lines = [f"# {shown.title}", "", *_markdown(*table_cells(runs, shown.baseline)), "", _explain(shown), ""]
+    for name in shown.pictures:
+        lines += [f"![{name}]({name}.png)", ""]
+    if task_names(runs):
+        lines += ["## Scores by task", "", *_markdown(*task_cells(runs)), ""]
+    lines += ["## Scaling law", "", *(describe_fit(fit) if fit else [f"None: {shown.why_not}."]), ""]
+    if fit:
+        lines += [*_markdown(*parameter_rows(fit)), ""]
     lines += ["## Runs", ""]
-    for r in results:
-        lines.append(f"- **{r.label}** `{r.overrides}` {r.status}, revision {r.revision or 'unknown'}: `{r.run_dir}`")
-        if r.error:
-            lines.append(f"  - {r.error}")
+    for run in runs:
+        lines.append(f"- **{run.label}** {_origin(run)}")
+        if run.error:
+            lines.append(f"  - {run.error}")
     return "\n".join(lines) + "\n"
+
+
+def _origin(run: Run) -> str:
+    """Say where a run comes from: overrides, status, revision, folder or address."""
+    overrides = f"`{run.texts['overrides']}` " if "overrides" in run.texts else ""
+    revision = f", revision {run.texts['revision']}" if "revision" in run.texts else ""
+    return f"{overrides}{run.status}{revision}" + (f": `{run.source}`" if run.source else "")
+
+
+def _render_html(shown: _Comparison) -> str:
+    """Return the report as one HTML page."""
+    runs, fit = shown.runs, shown.fit
+    parts = [html_table(*table_cells(runs, shown.baseline)), note(_explain(shown).replace("`", ""))]
+    parts += pictures({PICTURES[name]: data for name, data in shown.pictures.items()})
+    if task_names(runs):
+        parts += [heading("Scores by task"), html_table(*task_cells(runs))]
+    law = (
+        [*map(note, describe_fit(fit)), html_table(*parameter_rows(fit))] if fit else [note(f"None: {shown.why_not}.")]
+    )
+    parts += [heading("Scaling law"), *law]
+    failed = [[run.label, run.status, run.error] for run in runs if run.status != DONE]
+    if failed:
+        parts += [heading("Not finished"), html_table(["row", "status", "why"], failed)]
+    return render_page(shown.title, parts)
 
 
 def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Render a markdown table as lines."""
-    return ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows)]
+    lines = [head, ["---"] * len(head), *rows]
+    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |" for cells in lines]
 
 
-def _task_names(results: Sequence[RowResult]) -> list[str]:
-    """List the tasks of all rows in order of appearance."""
-    return list(dict.fromkeys(name for result in results for name in result.tasks))
+def _to_csv(runs: Sequence[Run]) -> str:
+    """Write every number of every run; floats keep every bit."""
+    names, tasks = list(dict.fromkeys(name for run in runs for name in run.values)), task_names(runs)
+    buffer = io.StringIO(newline="")
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["label", "status", "error", "devices", *names, *(TASK_PREFIX + name for name in tasks)])
+    for run in runs:
+        numbers = [*(run.values.get(name, "") for name in names), *(run.tasks.get(name, "") for name in tasks)]
+        writer.writerow([run.label, run.status, run.error, "" if run.devices is None else run.devices, *numbers])
+    return buffer.getvalue()
 
 
-def _draw(results: Sequence[RowResult], title: str, path: Path) -> None:
-    """Draw scores by task above loss curves, and move the picture into place when it is complete."""
-    curves = {r.label: curve for r in results if (curve := read_loss(Path(r.run_dir))) is not None}
-    figure = Figure(figsize=(11, 8 if curves else 4.5), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle(title)
-    axes: Any = figure.subplots(2 if curves else 1, 1, squeeze=False)[:, 0]
-    _draw_scores(axes[0], results)
-    for result in results:
-        if (curve := curves.get(result.label)) is not None:
-            number = results.index(result)
-            axes[1].plot(curve.tokens, curve.smoothed(), color=f"C{number % 10}", lw=1.4, label=result.label)
-    if curves:
-        axes[1].set(xlabel="tokens", ylabel="training loss (moving average)")
-        axes[1].grid(alpha=0.3)
-        axes[1].legend(fontsize=8)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png")
-    write_atomic(path, picture.getvalue())
-
-
-def _draw_scores(axes: Axes, results: Sequence[RowResult]) -> None:
-    """Draw grouped bars: the mean with its standard error, the share of looping answers, then every task."""
-    tasks = _task_names(results)
-    places, width = np.arange(len(tasks) + 2), 0.8 / len(results)
-    for number, result in enumerate(results):
-        scores = [result.score or 0.0, result.looping or 0.0, *(result.tasks.get(name, 0.0) for name in tasks)]
-        centres = places - 0.4 + (number + 0.5) * width
-        axes.bar(centres, scores, width, color=f"C{number % 10}", label=result.label)
-        axes.errorbar(centres[0], scores[0], yerr=result.standard_error or 0.0, color="black", capsize=3)
-    axes.axvline(1.5, color="grey", lw=0.8, ls=":")
-    axes.set_xticks(places, ["mean", "looping", *tasks], rotation=20)
-    axes.set(ylabel="score", ylim=(0, 1.05))
-    axes.grid(axis="y", alpha=0.3)
-    axes.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, frameon=False)
+def _to_json(runs: Sequence[Run], baseline: Run) -> str:
+    """Write the rows for programs."""
+    rows = [
+        {
+            "label": run.label,
+            "status": run.status,
+            "error": run.error,
+            "source": run.source,
+            **run.texts,
+            "score": run.values.get("score"),
+            "gain_over_baseline": gain(run, baseline),
+            "hours": run.hours,
+            **{name: value if math.isfinite(value) else None for name, value in run.values.items() if name != "score"},
+            "tasks": dict(run.tasks),
+        }
+        for run in runs
+    ]
+    return json.dumps({"baseline": baseline.label, "rows": rows}, indent=1) + "\n"

@@ -1,50 +1,63 @@
-"""Training loss of a run against the tokens it has seen."""
+"""Training loss of a run against the tokens it has seen, the FLOPs it has spent and the device hours it has taken."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from internvl_lab.tracking.read_back import read_metrics
+from internvl_lab.tracking import Columns, read_metrics
 from internvl_lab.tracking.smoothing import Floats, smooth
 
 FINAL_STEPS = 20
 """Logged steps at the end of a run whose mean loss is its final loss."""
+LOSS, STEP_S = "train/loss", "perf/step_s"
+COUNTERS = ("tokens", "flops")
 
 
 @dataclass(frozen=True)
 class LossCurve:
     """Hold K logged steps of one run, over all its stages."""
 
-    tokens: Floats
-    """(K,) tokens consumed so far; steps where the run logged no tokens."""
     losses: Floats
     """(K,) train/loss."""
+    axes: Mapping[str, Floats]
+    """`tokens`, `flops` and `hours` (of one device, in steps): (K,) each; those that were logged at every step."""
 
     def smoothed(self) -> Floats:
         """Average each loss with its predecessors; (K,)."""
         return smooth(self.losses)
 
 
-def read_loss(run_dir: Path) -> LossCurve | None:
-    """Read the loss curve of a run; None when it logged none. Skipped (non-finite) steps are left out."""
-    try:
-        columns = read_metrics(run_dir)
-    except FileNotFoundError:
+def read_curve(history: Columns) -> LossCurve | None:
+    """Take the loss curve from what a run logged; None when it logged none. Non-finite (skipped) steps are left out."""
+    rows = [row for row, loss in enumerate(history.get(LOSS, [])) if loss is not None and math.isfinite(loss)]
+    if not rows:
         return None
-    losses = columns.get("train/loss", [])
-    tokens = columns.get("tokens", [None] * len(losses))
-    kept = [(t, loss) for t, loss in zip(tokens, losses, strict=True) if loss is not None and math.isfinite(loss)]
-    if not kept:
-        return None
-    axis = [number if t is None else t for number, (t, _) in enumerate(kept, 1)]
-    return LossCurve(np.array(axis, dtype=np.float64), np.array([loss for _, loss in kept], dtype=np.float64))
+    axes: dict[str, list[float | None]] = {}
+    for name in COUNTERS:
+        if name in history:
+            axes[name] = [history[name][row] for row in rows]
+    if STEP_S in history:
+        hours = np.cumsum([seconds or 0.0 for seconds in history[STEP_S]]) / 3600
+        axes["hours"] = [float(hours[row]) if history[STEP_S][row] is not None else None for row in rows]
+    losses = np.array([history[LOSS][row] for row in rows], dtype=np.float64)
+    complete = {name: np.array(axis, dtype=np.float64) for name, axis in axes.items() if None not in axis}
+    return LossCurve(losses, complete)
+
+
+def mean_of_last(history: Columns) -> float | None:
+    """Average the loss over the last FINAL_STEPS logged steps; None when the run logged none."""
+    curve = read_curve(history)
+    return None if curve is None else float(curve.losses[-FINAL_STEPS:].mean())
 
 
 def final_loss(run_dir: Path) -> float | None:
-    """Average the loss over the last FINAL_STEPS logged steps; None when the run logged none."""
-    curve = read_loss(run_dir)
-    return None if curve is None else float(curve.losses[-FINAL_STEPS:].mean())
+    """Average the last losses of the run in `run_dir`; None when it logged none."""
+    try:
+        return mean_of_last(read_metrics(run_dir))
+    except FileNotFoundError:
+        return None

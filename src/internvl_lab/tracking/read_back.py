@@ -1,16 +1,12 @@
-"""Read finished runs back as columns, from metrics.csv or from an offline W&B folder, without network."""
+"""Read what a run has logged back from its metrics.csv, as columns."""
 
 from __future__ import annotations
 
 import csv
-import json
-import subprocess
-import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from internvl_lab.errors import InternVLLabError
 from internvl_lab.tracking.append_only import complete_lines
 from internvl_lab.tracking.csv_log import FILE_NAME
 
@@ -32,7 +28,7 @@ def read_metrics(run_dir: Path) -> Columns:
         raise FileNotFoundError(f"{path} does not exist: not a run folder, or nothing was logged yet")
     reader = csv.DictReader(complete_lines(path))
     rows = [{key: _parse(value) for key, value in row.items()} for row in reader]
-    return _to_columns(rows, reader.fieldnames or ())
+    return to_columns(rows, reader.fieldnames or ())
 
 
 def last_values(run_dir: Path, keys: Iterable[str], stage: str | None = None) -> dict[str, float]:
@@ -54,53 +50,8 @@ def last_values(run_dir: Path, keys: Iterable[str], stage: str | None = None) ->
     return values
 
 
-def read_offline_wandb(folder: Path) -> Columns:
-    """Read the history of an offline W&B run.
-
-    Args:
-        folder: a run folder with `wandb/offline-run-*`, that `wandb` folder, one `offline-run-*` folder,
-            or a `.wandb` file. The starts of a resumed run are joined in the order of their folders' names.
-
-    Returns:
-        Columns as logged; W&B's own (`_step`, `_runtime`, ...), pictures and tables are left out. A step logged
-        by two starts (the first was killed after its last checkpoint) counts once, as the later logged it.
-
-    Raises:
-        FileNotFoundError: no offline run there.
-        InternVLLabError: the `wandb` command cannot read it.
-    """
-    path = Path(folder)
-    files = [path] if path.is_file() else sorted(path.glob("**/run-*.wandb"))
-    if not files:
-        raise FileNotFoundError(f"{path} holds no offline W&B run (run-*.wandb)")
-    rows: dict[Any, dict[str, Any]] = {}
-    for number, file in enumerate(files):
-        for row in _history(file):
-            kept = _without_media(row)
-            step = kept.get("trainer/global_step")
-            key = (step, *sorted(kept)) if step is not None else (number, row["_step"])
-            if kept.keys() - {"trainer/global_step"}:
-                rows[key] = kept
-    return _to_columns(list(rows.values()), sorted({name for row in rows.values() for name in row}))
-
-
-def _history(file: Path) -> list[dict[str, Any]]:
-    """Return the history rows of one `.wandb` file, in the order in which they were logged."""
-    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(file)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
-    if done.returncode != 0:
-        raise InternVLLabError(f"wandb cannot read {file}: {done.stderr.strip() or done.stdout.strip()}")
-    records = (json.loads(line) for line in done.stdout.splitlines() if line.startswith("{"))
-    return [record["history"]["item"] for record in records if record["type"] == "history"]
-
-
-def _without_media(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Drop W&B's own columns and the parts of pictures and tables, which are logged as `<key>._type` and so on."""
-    media = tuple(name.removesuffix("_type") for name in row if name.endswith("._type"))
-    return {name: value for name, value in row.items() if not name.startswith(("_", *media))}
-
-
-def _to_columns(rows: list[Mapping[str, Any]] | list[dict[str, Any]], names: Iterable[str]) -> Columns:
+def to_columns(rows: Sequence[Mapping[str, Any]], names: Iterable[str]) -> Columns:
+    """Turn rows into columns of these names; None where a row has no value."""
     return {name: [row.get(name) for row in rows] for name in names}
 
 

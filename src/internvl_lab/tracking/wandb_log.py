@@ -1,6 +1,6 @@
 """Weights & Biases: offline by default, one W&B run for a whole recipe, continued over restarts.
 
-The only place (with `read_back`) that knows wandb. Nothing here needs a network or an account unless
+The only place (with the readers beside it) that knows wandb. Nothing here needs a network or an account unless
 `mode: online`; `wandb sync` uploads an offline run later.
 """
 
@@ -17,6 +17,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from internvl_lab.atomic import write_atomic
 from internvl_lab.errors import ConfigError
+from internvl_lab.tracking.recorded import run_labels
 
 AXES = ("tokens", "samples", "tiles", "flops")
 """Cumulative counters that any other metric can be drawn over."""
@@ -31,7 +32,7 @@ class WandbLog(WandbLogger):
     Args:
         run_dir: folder of the run; `wandb/` and `wandb_id.txt` go into it.
         mode: `offline` or `online`.
-        project, entity, name, group, tags: as W&B knows them; the default name is the run folder's.
+        project, entity, name, group, job_type, tags: as W&B knows them; the default name is the run folder's.
         config: the resolved configuration, shown beside the run.
     """
 
@@ -44,6 +45,7 @@ class WandbLog(WandbLogger):
         entity: str | None = None,
         name: str | None = None,
         group: str | None = None,
+        job_type: str | None = None,
         tags: Sequence[str] = (),
         config: Mapping[str, Any] | None = None,
     ) -> None:
@@ -59,6 +61,7 @@ class WandbLog(WandbLogger):
             project=project,
             entity=entity,
             group=group,
+            job_type=job_type,
             tags=list(tags),
             config=dict(config or {}),
             mode=mode,
@@ -68,6 +71,7 @@ class WandbLog(WandbLogger):
         self.stage = ""
         self.step_offset = 0
         self._axes_defined = False
+        self._totals: dict[str, Any] = {}
 
     def begin_stage(self, stage: str, step_offset: int = 0) -> None:
         """Log what follows as steps of `stage`.
@@ -80,10 +84,14 @@ class WandbLog(WandbLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        """Log `metrics` at `step` of the current stage."""
+        """Log `metrics` at `step` of the current stage, beside the newest counters.
+
+        W&B draws a metric only over what stands in the same row, so a validation loss needs the tokens beside it.
+        """
         if not self._axes_defined:
             self._define_axes()
-        position = {"trainer/global_step": self.step_offset + (step or 0)}
+        self._totals |= {axis: metrics[axis] for axis in AXES if axis in metrics}
+        position = {"trainer/global_step": self.step_offset + (step or 0), **self._totals}
         stage = {"stage": self.stage} if self.stage else {}
         self.experiment.log({**metrics, **stage, **position})
 
@@ -142,8 +150,8 @@ def build_wandb(run_dir: Path, options: Mapping[str, Any] | None, config: Mappin
 
     Args:
         run_dir: folder of the run.
-        options: keys `mode`, `project`, `entity`, `name`, `group`, `tags`; None = no W&B.
-        config: the resolved configuration.
+        options: keys `mode`, `project`, `entity`, `name`, `group`, `job_type`, `tags`; None = no W&B.
+        config: the resolved configuration; gives the group, job type and tags that `options` leave open.
 
     Returns:
         None when W&B is off.
@@ -157,7 +165,9 @@ def build_wandb(run_dir: Path, options: Mapping[str, Any] | None, config: Mappin
     mode = chosen.pop("mode", "offline")
     if mode not in MODES:
         raise ConfigError(f"logger.wandb.mode={mode!r} must be one of {', '.join(MODES)}")
-    return None if mode == "disabled" else WandbLog(run_dir, mode=mode, config=config, **chosen)
+    if mode == "disabled":
+        return None
+    return WandbLog(run_dir, mode=mode, config=config, **(chosen | run_labels(run_dir, chosen, config)))
 
 
 def run_id(run_dir: Path) -> str:
