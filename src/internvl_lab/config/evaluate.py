@@ -57,10 +57,25 @@ class EvaluateConfig:
 
 
 def parse_words(words: Sequence[str]) -> EvaluateConfig:
+    """Read the words of `evaluate`.
+
+    Raises:
+        ConfigError: as `read_words`; also a key that is unknown or missing, or a value of the wrong type.
+    """
+    values = read_words(words)
+    for needed in ("checkpoint", "tasks"):
+        if needed not in values:
+            raise ConfigError(f"{needed}= is missing; for example checkpoint=asset:quickstart tasks=[miniworld]")
+    if isinstance(values["tasks"], str):
+        values["tasks"] = [values["tasks"]]
+    return from_mapping(EvaluateConfig, values)
+
+
+def read_words(words: Sequence[str]) -> dict[str, Any]:
     """Read key=value words; values are YAML, so that `tasks=[a,b]` is a list and `null` nothing.
 
     Raises:
-        ConfigError: a word without =, a key twice, unknown or missing, or a value of the wrong type; names the key.
+        ConfigError: a word without =, a key twice, or a value that is no YAML; names the key.
     """
     values: dict[str, Any] = {}
     for word in words:
@@ -70,12 +85,7 @@ def parse_words(words: Sequence[str]) -> EvaluateConfig:
         if key in values:
             raise ConfigError(f"{key} is given twice")
         values[key] = _read(key, text)
-    for needed in ("checkpoint", "tasks"):
-        if needed not in values:
-            raise ConfigError(f"{needed}= is missing; for example checkpoint=asset:quickstart tasks=[miniworld]")
-    if isinstance(values["tasks"], str):
-        values["tasks"] = [values["tasks"]]
-    return from_mapping(EvaluateConfig, values)
+    return values
 
 
 def _read(key: str, text: str) -> Any:

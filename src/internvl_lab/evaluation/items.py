@@ -33,6 +33,7 @@ SHORT = "Answer the question using a single word or phrase."
 CHOOSE = "Answer with the option's letter from the given choices directly."
 CHOOSE_ZH = "请直接回答选项字母。"
 _CHINESE = re.compile(r"[\u4e00-\u9fff]")
+_BILINEAR = Image.Resampling.BILINEAR
 _OPTION_LABEL = re.compile(r"^\(?([A-Z])[).:]\s+")
 
 
@@ -148,7 +149,7 @@ def fill_prompt(benchmark: Benchmark, fields: Mapping[str, Any], options: Mappin
     hint = fields.get("hint")
     parts = {
         **{name: str(value) for name, value in fields.items()},
-        "question": _number_images(question),
+        "question": number_images(question),
         "hint": f"{hint}\n" if hint else "",
         "options": "\n".join(f"{letter}. {text}" for letter, text in options.items()),
         "bracketed_options": "\n".join(f"({letter}) {text}" for letter, text in options.items()),
@@ -161,8 +162,8 @@ def fill_prompt(benchmark: Benchmark, fields: Mapping[str, Any], options: Mappin
         raise ConfigError(f"{benchmark.name}: the prompt names {error}, which no row has") from error
 
 
-def _number_images(question: str) -> str:
-    """Replace placeholders inside a question, because the pictures are all put before it."""
+def number_images(question: str) -> str:
+    """Replace `<image>` inside a question by `Image-1` and so on, because the pictures are all put before it."""
     count = 0
 
     def number(_: re.Match[str]) -> str:
@@ -217,10 +218,12 @@ def _is_small(value: Any) -> bool:
 def _load_images(row: Row, key: str, upscale_first: bool) -> list[Image.Image]:
     """Decode the images of a row."""
     images = [decode_image(data, key) for data in row.load_images()]
-    if upscale_first and images:
-        first = images[0]
-        images[0] = first.resize((first.width * 2, first.height * 2), Image.Resampling.BILINEAR)
-    return images
+    return double_first(images) if upscale_first else images
+
+
+def double_first(images: list[Image.Image]) -> list[Image.Image]:
+    """Double the edges of the first image. Source: VLMEvalKit, `load_image(upscale=True)`, on MMMU."""
+    return [image.resize((2 * image.width, 2 * image.height), _BILINEAR) for image in images[:1]] + images[1:]
 
 
 def _load_frames(benchmark: Benchmark, fields: Mapping[str, Any], key: str, data: Path) -> list[Image.Image]:

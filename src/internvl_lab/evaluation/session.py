@@ -12,19 +12,15 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from internvl_lab.checkpoints import load_model, load_processor
 from internvl_lab.config.evaluate import EvaluateConfig
-from internvl_lab.errors import ConfigError
 from internvl_lab.evaluation.answer_log import AnswerLog
 from internvl_lab.evaluation.answering import Answerer
 from internvl_lab.evaluation.benchmark_report import capability_tables, write_benchmark_report
 from internvl_lab.evaluation.judges import read_judge_answers, write_judge_file
-from internvl_lab.evaluation.runner import progress_bar, weights_fingerprint
+from internvl_lab.evaluation.runner import move_to_device, progress_bar, weights_fingerprint
 from internvl_lab.evaluation.scoring import Score, score_suite, summarise
 from internvl_lab.evaluation.suites import Suite, build_suites, expand_names
-from internvl_lab.models.internvl import InternVL
 from internvl_lab.tracking import WandbLog, git_revision, package_versions
 
 logger = logging.getLogger(__name__)
@@ -47,7 +43,7 @@ def evaluate_checkpoint(cfg: EvaluateConfig, weights: Path, progress: bool = Fal
     judged = read_judge_answers(Path(cfg.judge_answers)) if cfg.judge_answers else {}
     template, tiling = load_processor(weights)
     suites = build_suites(cfg, template)
-    model = _load(cfg, weights)
+    model = move_to_device(load_model(weights, dtype=cfg.dtype), cfg.device)
     answerer = Answerer(model, template, tiling, cfg.batch_size, cfg.blind)
     common = {
         "checkpoint": cfg.checkpoint,
@@ -93,21 +89,6 @@ def _run_all(
             shown = "no score" if score.shown is None else f"{score.shown:.1f}"
             logger.info("%s: %s, n %d, skipped %d", suite.name, shown, score.n, score.num_skipped)
     return scores
-
-
-def _load(cfg: EvaluateConfig, weights: Path) -> InternVL:
-    """Load the model in the chosen dtype onto the chosen device.
-
-    Raises:
-        ConfigError: no such device.
-    """
-    device = cfg.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        return load_model(weights, attention="auto", dtype=cfg.dtype).to(device).eval()
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"device={device}: {' '.join(str(error).split())}") from error
 
 
 def log_to_wandb(cfg: EvaluateConfig, scores: list[Score]) -> None:

@@ -60,12 +60,21 @@ class Suite:
 
     def tiling(self, own: TilingConfig, num_images: int) -> TilingConfig:
         """Return the tiling of a question with so many images, `own` being the checkpoint's."""
-        if self.max_tiles is None:
-            return own
-        limit = self.max_tiles
-        if self.tiles == "each":
-            limit = max(1, min(limit, TOTAL_TILES // max(num_images, 1))) * max(num_images, 1)
-        return replace(own, max_tiles=limit, min_tiles=min(own.min_tiles, limit))
+        return own if self.max_tiles is None else limit_tiles(own, self.max_tiles, self.tiles, num_images)
+
+
+def limit_tiles(own: TilingConfig, limit: int, tiles: str, num_images: int) -> TilingConfig:
+    """Return a checkpoint's tiling with another limit for a question with so many images.
+
+    Args:
+        own: the checkpoint's tiling.
+        limit: tile limit.
+        tiles: `each` or `shared`, see `Benchmark.tiles`.
+        num_images: of the question.
+    """
+    if tiles == "each":
+        limit = max(1, min(limit, TOTAL_TILES // max(num_images, 1))) * max(num_images, 1)
+    return replace(own, max_tiles=limit, min_tiles=min(own.min_tiles, limit))
 
 
 def expand_names(words: Sequence[str]) -> list[str]:
