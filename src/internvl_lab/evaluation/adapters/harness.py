@@ -147,20 +147,21 @@ class HarnessModel:
         found = iter(self._generator(decoding.max_new_tokens).sample(asked, decoding.sampling))
         return ["" if prompt is None else decoding.cut(next(found)[0].text) for prompt in prompts]
 
-    def score(self, question: Question | None, answers: Sequence[str]) -> list[tuple[float, bool]]:
-        """Return the log-probability of each answer, its end token included, and whether greedy decoding gives it.
+    def losses(self, question: Question | None, answers: Sequence[str]) -> list[tuple[float, bool]]:
+        """Return (loss, whether greedy decoding gives it) of each answer.
 
-        Answers to a question that cannot be asked (None: it could not even be read) have log-probability -inf.
+        The loss is the mean cross-entropy of its tokens, the end token included; infinite for a question that cannot
+        be asked (None: it could not even be read).
         """
         prompt = None if question is None else self.prompt(question)
         if prompt is None:
-            return [(float("-inf"), False)] * len(answers)
+            return [(float("inf"), False)] * len(answers)
         texts = [answer.strip() for answer in answers]
         longest = max(len(self.template.tokenizer(text)["input_ids"]) for text in texts) + 1
         generator = self._generator(longest)
         (greedy,) = generator.generate([prompt])
-        scores = generator.score(prompt, texts, mean=False)
-        return [(score, text == greedy) for score, text in zip(scores, texts, strict=True)]
+        scores = generator.score(prompt, texts)
+        return [(-score, text == greedy) for score, text in zip(scores, texts, strict=True)]
 
     def prompt(self, question: Question) -> Prompt | None:
         """Prepare one question; None, logged and counted, where it cannot be asked."""

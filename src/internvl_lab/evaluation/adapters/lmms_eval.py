@@ -6,8 +6,8 @@
 
     Instance.args ─ task_dict[task][split][doc_id] ─ doc_to_visual ─> Question ─ HarnessModel ─> answer
 
-Needs lmms-eval and internvl-lab in one environment. Keys of `--model_args`: `config.harness.HarnessConfig`. Several processes: `accelerate launch`, one GPU each.
-Checked against lmms-eval 0.7.3.
+Both packages in one environment. Keys of `--model_args`: `config.harness.HarnessConfig`. Several processes: `accelerate
+launch`, one GPU each. Checked against lmms-eval 0.7.3.
 """
 
 from __future__ import annotations
@@ -109,8 +109,12 @@ class _Answers:
                     bar.update(row, completed=len(answers))
         return answers
 
-    def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
-        """Score requests with the arguments (context, continuation, doc_to_visual, doc_id, task, split)."""
+    def loglikelihood(self, requests: Sequence[Any]) -> list[Any]:
+        """Return (loss, is greedy) of requests with (context, continuation, doc_to_visual, doc_id, task, split).
+
+        The loss is the mean over tokens, because lmms-eval takes the choice with the smallest value, its name
+        notwithstanding (`api/task.py`, 0.7.3).
+        """
         scores: list[tuple[float, bool]] = []
         # the choices of one question follow each other, and share its vision pass
         for _, group in groupby(requests, key=lambda request: (request.args[0], *map(str, request.args[3:]))):
@@ -119,8 +123,10 @@ class _Answers:
             document = self.task_dict[task][split][doc_id]
             question = self._question(context, doc_to_visual(document), f"{task} {doc_id}", task)
             texts = [text(document) if callable(text) else text for _, text, *_ in same]
-            scores += self._harness.score(question, texts)
-        return scores
+            scores += self._harness.losses(question, texts)
+        # 0.7.3 turns a bare pair into its text before a task sees it, but leaves what this class holds alone
+        result = getattr(_import("lmms_eval.api.instance"), "GenerationResult", None)
+        return [result(pair) for pair in scores] if result else list(scores)
 
     def generate_until_multi_round(self, requests: Sequence[Any]) -> list[str]:
         """Refuse tasks of several rounds.
