@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
 
+from internvl_lab.config.asking import AskingConfig
 from internvl_lab.config.checks import at_least
 from internvl_lab.config.typed import from_mapping
 from internvl_lab.errors import ConfigError
@@ -41,7 +42,9 @@ class EvaluateConfig:
     seed: int = 0
     """Written beside the scores; decoding is greedy and uses none."""
     judge_answers: str | None = None
-    """JSONL file with a judge's scores for the sets that need one."""
+    """JSONL file with a judge's scores for the sets that need one; goes before asking."""
+    judge: AskingConfig = field(default_factory=AskingConfig)
+    """Whom to ask about the sets that need a judge; nobody unless `judge.url` is given."""
     wandb: str = "disabled"
     """`offline` or `online` logs the tables to W&B as well."""
 
@@ -68,11 +71,15 @@ def parse_words(words: Sequence[str]) -> EvaluateConfig:
             raise ConfigError(f"{needed}= is missing; for example checkpoint=asset:quickstart tasks=[miniworld]")
     if isinstance(values["tasks"], str):
         values["tasks"] = [values["tasks"]]
+    if "url" in values.get("judge", {}):
+        values["judge"].setdefault("kind", "openai")
     return from_mapping(EvaluateConfig, values)
 
 
 def read_words(words: Sequence[str]) -> dict[str, Any]:
     """Read key=value words; values are YAML, so that `tasks=[a,b]` is a list and `null` nothing.
+
+    `judge.url=X judge.model=Y` gives {"judge": {"url": X, "model": Y}}.
 
     Raises:
         ConfigError: a word without =, a key twice, or a value that is no YAML; names the key.
@@ -82,9 +89,11 @@ def read_words(words: Sequence[str]) -> dict[str, Any]:
         key, sign, text = word.partition("=")
         if not sign:
             raise ConfigError(f"{word!r} is no key=value; for example checkpoint=asset:quickstart tasks=[miniworld]")
-        if key in values:
+        group, dot, name = key.partition(".")
+        place = values.setdefault(group, {}) if dot else values
+        if not isinstance(place, dict) or (name if dot else key) in place:
             raise ConfigError(f"{key} is given twice")
-        values[key] = _read(key, text)
+        place[name if dot else key] = _read(key, text)
     return values
 
 

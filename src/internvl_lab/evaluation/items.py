@@ -22,7 +22,7 @@ from PIL import Image
 from internvl_lab.constants import IMAGE_PLACEHOLDER, VIDEO_PLACEHOLDER
 from internvl_lab.data.transforms import decode_image
 from internvl_lab.errors import ConfigError, SampleError
-from internvl_lab.evaluation.benchmark import Benchmark
+from internvl_lab.evaluation.benchmark import JUDGED, Benchmark
 from internvl_lab.evaluation.metrics.pairs import LETTERS, options_of
 from internvl_lab.evaluation.readers import Row, read_rows, read_video
 from internvl_lab.evaluation.readers.row import as_list
@@ -181,7 +181,8 @@ def build_reference(benchmark: Benchmark, fields: Mapping[str, Any], options: Ma
 
     A choice whose answer is a number is an index into the options, 0 or `first_index` for the first.
     """
-    kept = {name: value for name, value in fields.items() if name not in LETTERS and _is_small(value)}
+    keep = _is_text if benchmark.metric == JUDGED else _is_small  # a judge reads whole texts
+    kept = {name: value for name, value in fields.items() if name not in LETTERS and keep(value)}
     answer = _read_answer(benchmark, fields.get("answer", fields.get("answers")), options)
     for name in ("answer", "answers", "options", "candidates"):
         kept.pop(name, None)
@@ -213,6 +214,11 @@ def _is_small(value: Any) -> bool:
     if isinstance(value, (list, tuple)):
         return len(value) <= 16 and all(isinstance(one, (str, int, float)) for one in value)
     return isinstance(value, (int, float)) or (isinstance(value, str) and len(value) <= 256)
+
+
+def _is_text(value: Any) -> bool:
+    """Say whether JSON can hold a field: a number, a text, or a list of these."""
+    return isinstance(value, (str, int, float)) or (isinstance(value, list) and all(map(_is_text, value)))
 
 
 def _load_images(row: Row, key: str, upscale_first: bool) -> list[Image.Image]:
