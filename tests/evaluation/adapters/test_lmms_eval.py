@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from internvl_lab.errors import ConfigError
+from internvl_lab.errors import ConfigError, InternVLLabError
 from internvl_lab.evaluation.adapters import lmms_eval
 
 ENTRY_POINT = "internvl_lab.evaluation.adapters.lmms_eval:manifests"
@@ -83,12 +83,12 @@ def test_without_lmms_eval_one_line_says_so(monkeypatch: pytest.MonkeyPatch) -> 
     ("arguments", "message"),
     [
         ("", "checkpoint= is missing"),
-        (f"{ARGUMENTS},colour=red", "unknown key 'colour'"),
+        (f"{ARGUMENTS},hue=red", "unknown key 'hue'"),
         ("checkpoint=nowhere", "nowhere"),
     ],
 )
 def test_wrong_arguments(harnesses: None, arguments: str, message: str) -> None:
-    with pytest.raises(Exception, match=message):
+    with pytest.raises(InternVLLabError, match=message):
         lmms_eval.InternVLLab.create_from_arg_string(arguments, {})
 
 
