@@ -223,6 +223,14 @@ FAMILIES: dict[str, tuple[Callable[[Path], None], list[str], float]] = {
         ["B"],
         100.0,
     ),
+    "mirb": (
+        both(
+            *(jsonl(path, {"questions": "Which?", "answers": "A"}) for path in load_benchmarks()["mirb"].files[:2]),
+            *(raw(path, []) for path in load_benchmarks()["mirb"].files[2:]),
+        ),
+        ["a", "B"],
+        50.0,
+    ),
     "mmmu_val": (
         parquet(
             "MMMU/Art/validation-0.parquet",

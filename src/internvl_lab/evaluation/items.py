@@ -148,11 +148,12 @@ def fill_prompt(benchmark: Benchmark, fields: Mapping[str, Any], options: Mappin
     question = str(fields["question"]).strip()
     hint = fields.get("hint")
     parts = {
-        **{name: str(value) for name, value in fields.items()},
+        **{name: _as_text(value) for name, value in fields.items()},
         "question": number_images(question),
         "hint": f"{hint}\n" if hint else "",
         "options": "\n".join(f"{letter}. {text}" for letter, text in options.items()),
         "bracketed_options": "\n".join(f"({letter}) {text}" for letter, text in options.items()),
+        "instruction": benchmark.instructions.get(str(fields.get("file")), ""),
         "short": SHORT,
         "choose": CHOOSE_ZH if _CHINESE.search(question) else CHOOSE,
     }
@@ -160,6 +161,12 @@ def fill_prompt(benchmark: Benchmark, fields: Mapping[str, Any], options: Mappin
         return template.format(**parts).strip()
     except KeyError as error:
         raise ConfigError(f"{benchmark.name}: the prompt names {error}, which no row has") from error
+
+
+def _as_text(value: Any) -> str:
+    """Return a field as a prompt shows it; lists of texts line by line."""
+    is_texts = isinstance(value, (list, tuple)) and value and all(isinstance(one, str) for one in value)
+    return "\n".join(value) if is_texts else str(value)
 
 
 def number_images(question: str) -> str:
@@ -181,7 +188,8 @@ def build_reference(benchmark: Benchmark, fields: Mapping[str, Any], options: Ma
 
     A choice whose answer is a number is an index into the options, 0 or `first_index` for the first.
     """
-    keep = _is_text if benchmark.metric == JUDGED else _is_small  # a judge reads whole texts
+    # a judge and a server read whole texts
+    keep = _is_text if benchmark.metric == JUDGED or benchmark.submission else _is_small
     kept = {name: value for name, value in fields.items() if name not in LETTERS and keep(value)}
     answer = _read_answer(benchmark, fields.get("answer", fields.get("answers")), options)
     for name in ("answer", "answers", "options", "candidates"):

@@ -23,6 +23,7 @@ from internvl_lab.evaluation.judging.opinions import ask_judge
 from internvl_lab.evaluation.judging.protocols import Opinions
 from internvl_lab.evaluation.runner import move_to_device, progress_bar, weights_fingerprint
 from internvl_lab.evaluation.scoring import Score, score_suite, summarise
+from internvl_lab.evaluation.submissions import write_submission
 from internvl_lab.evaluation.suites import Suite, build_suites, expand_names
 from internvl_lab.tracking import WandbLog, git_revision, package_versions
 
@@ -89,6 +90,9 @@ def _answer_all(
             if log.lines:
                 logger.info("%s: goes on behind %d answers", suite.name, len(log.lines))
             answerer.run(suite, log, lambda n, row=row: bar.advance(row, n))  # type: ignore[misc]
+            if suite.submission:
+                path = write_submission(out / "submissions", suite.submission, suite.name, log.lines)
+                logger.info("%s: for its own scorer, %s", suite.name, path)
             answered.append((suite, log))
     return answered
 

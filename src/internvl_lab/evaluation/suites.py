@@ -50,6 +50,8 @@ class Suite:
     published: str = ""
     """Row of the published scores; empty = none."""
     note: str = ""
+    submission: str = ""
+    """How answers are written for whoever scores them, see `Benchmark.submission`."""
     settings: tuple[tuple[str, Any], ...] = ()
     """What is particular to this task, for the record."""
 
@@ -141,6 +143,7 @@ def _from_benchmark(benchmark: Benchmark, data: Path, cfg: EvaluateConfig) -> Su
         benchmark.tiles,
         benchmark.published or benchmark.name,
         benchmark.note,
+        benchmark.submission,
         tuple(asdict(benchmark).items()),
     )
 

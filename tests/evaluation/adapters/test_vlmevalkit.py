@@ -64,13 +64,8 @@ def test_messages_of_all_kinds(model: Any, pictures: list[str]) -> None:
     shown = [(q.text, [image.size for image in q.images], q.is_video, q.max_tiles) for q, _ in asked]
     assert shown == [
         ("<image>\nWhat?", [(112, 112)], False, 6),
-        (
-            "Image-1: <image>\nImage-2: <image>\nImage-3: <image>\nWhat?",
-            [(224, 224), (224, 112), (336, 112)],
-            False,
-            12,
-        ),
-        ("Frame-1: <image>\nFrame-2: <image>\nFrame-3: <image>\nWhat?", [(112, 112), (224, 112), (336, 112)], True, 1),
+        (numbered("Image"), [(224, 224), (224, 112), (336, 112)], False, 12),
+        (numbered("Frame"), [(112, 112), (224, 112), (336, 112)], True, 1),
         ("What is 1 + 1?", [], False, 6),
     ]
     assert {decoding for _, decoding in asked} == {Decoding(6)}

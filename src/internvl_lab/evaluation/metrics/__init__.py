@@ -38,6 +38,7 @@ from internvl_lab.evaluation.metrics.exact import (
     normalise_answer,
 )
 from internvl_lab.evaluation.metrics.mathvista import is_mathvista, mathvista
+from internvl_lab.evaluation.metrics.mirb import is_mirb, mirb
 from internvl_lab.evaluation.metrics.mmmu import is_mmmu, mmmu
 from internvl_lab.evaluation.metrics.ocr import contained, is_contained, is_ocrbench, ocrbench, score_vcr, vcr
 from internvl_lab.evaluation.metrics.pairs import average
@@ -64,6 +65,7 @@ __all__ = [
     "is_box_hit",
     "is_exact",
     "mathvista",
+    "mirb",
     "mmbench_circular",
     "mme",
     "mmmu",
@@ -96,6 +98,7 @@ METRICS: dict[str, tuple[Metric, Judge | None]] = {
     "hallusion": (hallusion, is_hallusion),
     "iou_at_50": (iou_at_50, is_grounded),
     "mathvista": (mathvista, is_mathvista),
+    "mirb": (mirb, is_mirb),
     "mmbench_circular": (mmbench_circular, is_right_choice),
     "mme": (mme, is_mme),
     "mmmu": (mmmu, is_mmmu),
