@@ -42,6 +42,7 @@ from internvl_lab.evaluation.metrics.mirb import is_mirb, mirb
 from internvl_lab.evaluation.metrics.mmmu import is_mmmu, mmmu
 from internvl_lab.evaluation.metrics.ocr import contained, is_contained, is_ocrbench, ocrbench, score_vcr, vcr
 from internvl_lab.evaluation.metrics.pairs import average
+from internvl_lab.evaluation.metrics.theoremqa import is_theoremqa, theoremqa
 from internvl_lab.evaluation.metrics.vqa import vqa_accuracy, vqa_score
 from internvl_lab.evaluation.metrics.yes_no import hallusion, is_hallusion, is_mme, is_pope, mme, pope
 
@@ -75,6 +76,7 @@ __all__ = [
     "parse_box",
     "pope",
     "relaxed_accuracy",
+    "theoremqa",
     "vcr",
     "vqa_accuracy",
 ]
@@ -106,6 +108,7 @@ METRICS: dict[str, tuple[Metric, Judge | None]] = {
     "ocrbench": (ocrbench, is_ocrbench),
     "pope": (pope, is_pope),
     "relaxed_accuracy": (relaxed_accuracy, is_relaxed),
+    "theoremqa": (theoremqa, is_theoremqa),
     "vcr": (vcr, lambda prediction, reference: average(exact for exact, _ in score_vcr(prediction, reference))),
     "vqa_accuracy": (vqa_accuracy, vqa_score),
 }
