@@ -1,8 +1,8 @@
 r"""TheoremQA: find the stated answer, make a number of it, compare within tolerance.
 
-OpenCompass hands expressions to latex2sympy and Python's `eval`; here a small arithmetic of our own reads them (numbers,
-+ - * / ^, \frac, \sqrt, a few functions), because an answer of a model must never be executed. What it cannot read is
-compared as text, as there.
+OpenCompass hands expressions to latex2sympy and Python's `eval`; here a small arithmetic of our own reads them
+(numbers, + - * / ^, \frac, \sqrt, a few functions), because an answer of a model must never be executed. What it
+cannot read is compared as text, as there.
 """
 
 from __future__ import annotations
@@ -62,9 +62,9 @@ def is_theoremqa(prediction: str, reference: Any) -> bool:
     wanted, value = to_number(right), to_number(answer)
     if wanted is None or value is None:
         return False
-    if wanted == round(wanted) and "." not in right:
+    if right in ("True", "False") or right.lstrip("+-").isdecimal():
         return round(value) == wanted
-    return abs(value - wanted) <= TOLERANCE * abs(wanted)
+    return wanted - TOLERANCE * abs(wanted) <= value <= wanted + TOLERANCE * abs(wanted)
 
 
 def stated_answer(prediction: str) -> str:
@@ -111,9 +111,8 @@ def _as_python(text: str) -> str:
     text = re.sub(r"\\pi\b|π", "3.14", text).replace("\\cdot", "*").replace("\\times", "*")
     for _ in range(text.count("frac")):  # from the inside out
         text = re.sub(r"\\[dt]?frac\{([^{}]*)\}\{([^{}]*)\}", r"((\1)/(\2))", text)
-    return (
-        re.sub(r"\\(sqrt|sin|cos|log|exp)", r"\1", text).replace("{", "(").replace("}", ")").replace("^", "**").strip()
-    )
+    text = re.sub(r"\\(sqrt|sin|cos|log|exp)", r"\1", text)
+    return text.replace("{", "(").replace("}", ")").replace("^", "**").strip()
 
 
 def _evaluate(node: ast.expr) -> float:
