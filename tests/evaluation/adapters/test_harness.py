@@ -127,6 +127,7 @@ def test_losses(harness: HarnessModel) -> None:
         ({"max_new_tokens": 16, "temperature": 0, "top_p": None, "num_beams": 1, "do_sample": False}, Decoding(16)),
         ({"temperature": 0.7, "do_sample": False}, Decoding(4096)),
         ({"temperature": 0.7, "top_p": 0.9, "until": ["\n", ""]}, Decoding(4096, SamplingConfig(0.7, 0.9), ("\n",))),
+        ({"do_sample": True}, Decoding(4096, SamplingConfig(1.0))),
         ({"until": "###"}, Decoding(4096, until=("###",))),
     ],
 )

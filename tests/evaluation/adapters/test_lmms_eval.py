@@ -112,6 +112,12 @@ def test_every_group_has_its_own_settings(model: Any) -> None:
     assert answers[0] == answers[2] != answers[1] and "e" not in answers[1]
 
 
+def test_repeated_questions_are_drawn_anew(model: Any) -> None:
+    requests = [request("What is there?", {"max_new_tokens": 8, "temperature": 3.0}, "one") for _ in range(4)]
+    answers = model.generate_until(requests)
+    assert len(set(answers)) > 1 and model.generate_until(requests) == answers
+
+
 def test_the_best_choice_has_the_smallest_loss(model: Any) -> None:
     (greedy,) = model.generate_until([request("What is there?", {"max_new_tokens": 12}, "one")])
     choices = ["blue circle", greedy, lambda document: "seven"]
@@ -130,5 +136,6 @@ def test_several_rounds_are_refused(model: Any) -> None:
 def test_each_process_takes_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert lmms_eval._local_device({"checkpoint": "x"}) == {"checkpoint": "x"}
     monkeypatch.setenv("LOCAL_RANK", "3")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     assert lmms_eval._local_device({"device": "cuda"})["device"] == "cuda:3"
     assert lmms_eval._local_device({"device": "cpu"})["device"] == "cpu"

@@ -34,7 +34,7 @@ def ask(server: Any, tmp_path: Path) -> Callable[..., Opinions]:
     """Give a maker of opinions about (prediction, ...) that retries at once."""
 
     def make(name: str, *predictions: str, **changes: Any) -> Opinions:
-        fields = {"image_content": changes.pop("image_content", [])}
+        fields = {name: changes.pop(name) for name in ("image_content", "grading_query") if name in changes}
         settings: dict[str, Any] = {"model": "m", "url": server.url, "first_delay_s": 0.0, "concurrency": 1, **changes}
         lines = [line(str(number), prediction, **fields) for number, prediction in enumerate(predictions)]
         keys = (str(number) for number in range(len(predictions)))
@@ -77,7 +77,7 @@ def test_without_an_official_protocol_an_unreadable_answer_is_no_score(
     server: Any, ask: Callable[..., Opinions]
 ) -> None:
     server.reply = lambda text, request: "1" if "good" in text else "no idea"
-    assert ask("charxiv_dq", "good", "bad").scores == {"0": 1.0}
+    assert ask("another", "good", "bad").scores == {"0": 1.0}
 
 
 def test_pictures_and_the_system_prompt_go_along(server: Any, ask: Callable[..., Opinions]) -> None:
@@ -88,6 +88,12 @@ def test_pictures_and_the_system_prompt_go_along(server: Any, ask: Callable[...,
     text, picture = user["content"]
     assert "theirs" in text["text"] and picture["image_url"]["url"].startswith("data:image/jpeg;base64,")
     assert len(server.requests) == 3  # the unreadable one twice
+
+
+def test_the_judge_s_prompt_may_come_with_the_file(server: Any, ask: Callable[..., Opinions], tmp_path: Path) -> None:
+    server.reply = lambda text, request: '{"score": 1}' if text == "Grade: 7!" else "no JSON"
+    assert ask("charxiv_rq", "7", "8", grading_query="Grade: {PREDICTION}!").scores == {"0": 1.0, "1": 0.0}
+    assert len(server.requests) == 1 + 10 and server.requests[0]["response_format"] == {"type": "json_object"}
 
 
 def test_nothing_is_paid_twice(server: Any, ask: Callable[..., Opinions], tmp_path: Path) -> None:

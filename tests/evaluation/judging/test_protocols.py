@@ -46,6 +46,10 @@ def line(**fields: Any) -> dict[str, Any]:
                 "[[A]]": 0.0,
             },
         ),
+        (
+            "parse_json_score",
+            {'{"extract_answer": "3", "score": 1}': 1.0, '{"score": "0"}': 0.0, "[]": None, "1": None, "{": None},
+        ),
         ("parse_integer", {"3": 3.0, " 2\n": 2.0, "3.0": None, "3.": None, "three": None, "-1": -1.0}),
         ("parse_number", {"4": 4.0, "inf": None, "nan": None, "four": None}),
     ],
@@ -57,8 +61,8 @@ def test_readings(name: str, cases: dict[str, float | None]) -> None:
 
 def test_every_official_protocol_belongs_to_a_judged_benchmark() -> None:
     judged = {name for name, benchmark in load_benchmarks().items() if benchmark.metric == JUDGED}
-    assert set(PROTOCOLS) <= judged
-    assert protocol_of("charxiv_dq", {"judge_metric": "0 or 1"}).source.startswith("internvl-lab's own")
+    assert set(PROTOCOLS) == judged
+    assert protocol_of("another", {"judge_metric": "0 or 1"}).source.startswith("internvl-lab's own")
 
 
 def test_prompts_end_with_what_is_judged() -> None:
@@ -78,7 +82,7 @@ def test_prompts_end_with_what_is_judged() -> None:
 
 
 def test_a_judge_is_not_asked_half_a_question() -> None:
-    for name, field in (("mmhal", "image_content"), ("wildvision", "claude3_sonnet")):
+    for name, field in (("mmhal", "image_content"), ("wildvision", "claude3_sonnet"), ("charxiv_rq", "grading_query")):
         with pytest.raises(ConfigError, match=f"question 1: its row has no {field}"):
             PROTOCOLS[name].prompt(line(answer="a"))
 

@@ -86,14 +86,16 @@ class Decoding:
 def read_decoding(values: Mapping[str, Any], cfg: HarnessConfig) -> Decoding:
     """Read the generation settings of a harness, named as transformers' `generate` names them.
 
-    `do_sample: false`, or no temperature, is greedy. Beams are not implemented: more than one is refused.
+    `do_sample: false`, or temperature 0, is greedy; `do_sample: true` alone means temperature 1. Beams are not
+    implemented: more than one is refused.
 
     Raises:
         ConfigError: impossible or unsupported values.
     """
     if (values.get("num_beams") or 1) != 1:
         raise ConfigError(f"num_beams={values['num_beams']}: beam search is not supported, use 1")
-    temperature = float(values.get("temperature") or 0.0)
+    given = values.get("temperature")
+    temperature = float(bool(values.get("do_sample")) if given is None else given)
     if values.get("do_sample") is False or temperature == 0:
         sampling = GREEDY
     else:

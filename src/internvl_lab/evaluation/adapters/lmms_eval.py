@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import importlib
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
 
 from internvl_lab.config.harness import harness_config
@@ -85,6 +87,7 @@ class _Answers:
         super().__init__()
         given = {name: value for name, value in values.items() if name not in _LEFT_OUT}
         self._harness = HarnessModel(harness_config(_local_device(given)))
+        self._num_asked: Counter[str] = Counter()
 
     @property
     def batch_size(self) -> int:
@@ -99,6 +102,7 @@ class _Answers:
     def generate_until(self, requests: Sequence[Any]) -> list[str]:
         """Answer requests with the arguments (context, gen_kwargs, doc_to_visual, doc_id, task, split)."""
         answers: list[str] = []
+        self._num_asked.clear()
         size = BATCHES_PER_CHUNK * self.batch_size
         with progress_bar(self.rank == 0) as bar:
             row = bar.add_task(NAME, total=len(requests))
@@ -142,7 +146,9 @@ class _Answers:
         questions = []
         for context, _, doc_to_visual, doc_id, task, split in (request.args for request in requests):
             visuals = doc_to_visual(self.task_dict[task][split][doc_id])
-            questions.append(self._question(context, visuals, f"{task} {doc_id}", task))
+            key = f"{task} {doc_id}"
+            self._num_asked[key] += 1  # a task that repeats its questions wants other draws each time
+            questions.append(self._question(context, visuals, f"{key} #{self._num_asked[key]}", task))
         asked = [question for question in questions if question is not None]
         found = iter(self._harness.answer(asked, self._decoding(settings)))
         answers = ["" if question is None else next(found) for question in questions]
@@ -191,4 +197,6 @@ def _flat(visuals: Any) -> Iterator[Any]:
 def _local_device(values: Mapping[str, Any]) -> dict[str, Any]:
     """Give each process of a launcher its own GPU; without a launcher the values stay as they are."""
     device, local = values.get("device"), os.environ.get("LOCAL_RANK")
-    return {**values, "device": f"cuda:{local}"} if local and device in (None, "cuda") else dict(values)
+    if not local or device not in (None, "cuda") or not torch.cuda.is_available():
+        return dict(values)
+    return {**values, "device": f"cuda:{local}"}

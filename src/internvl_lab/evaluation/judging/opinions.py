@@ -82,14 +82,14 @@ def describe(config: AskingConfig, protocol: Protocol) -> dict[str, Any]:
         "protocol": protocol.source,
         "system": read_prompt(protocol.system) if protocol.system else "",
         "max_answer_tokens": protocol.max_answer_tokens,
-        "request": config.request,
+        "request": {**protocol.request, **config.request},
         "tries": [asdict(one) for one in protocol.tries],
     }
 
 
 def _asker(config: AskingConfig, protocol: Protocol, number: int, store: AnswerStore) -> Asker:
     """Build what asks a try's questions; the same prompt in another try is another question to the cache."""
-    request = {"temperature": protocol.tries[number].temperature, **config.request}
+    request = {"temperature": protocol.tries[number].temperature, **protocol.request, **config.request}
     own = replace(config, max_answer_tokens=protocol.max_answer_tokens, request=request)
     judge = ChatJudge(own)
     if number:

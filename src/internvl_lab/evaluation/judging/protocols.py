@@ -6,10 +6,11 @@ read counts as the official scorer counts it, and the tries after it are at the 
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -65,6 +66,8 @@ class Protocol:
     """Whether the question's pictures are shown to the judge."""
     tries: tuple[Try, ...] = (Try(),)
     max_answer_tokens: int = 1024
+    request: Mapping[str, Any] = field(default_factory=dict)
+    """Further fields of the request's body."""
 
 
 @cache
@@ -153,6 +156,14 @@ def _needed(line: Line, name: str) -> str:
     return value
 
 
+def parse_json_score(text: str) -> float | None:
+    """Read the `score` of a JSON object. Source: VLMEvalKit, `charxiv.py`, `auxeval`."""
+    try:
+        return float(json.loads(text)["score"])
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
 def _spaced(answer: str) -> str:
     """Set the marks between parts of an answer apart."""
     return answer.replace("<AND>", " <AND> ").replace("<OR>", " <OR> ")
@@ -182,6 +193,25 @@ def _wildvision(line: Line) -> str:
 def _mmbench_video(line: Line) -> str:
     shown = (question_of(line), field_of(line, "answer"), line["prediction"])
     return "Question: {}\nGroundtruth answer: {}\nCandidate answer: {}\nYour response: ".format(*shown)
+
+
+def _charxiv(line: Line) -> str:
+    return _needed(line, "grading_query").replace("{PREDICTION}", line["prediction"])
+
+
+def _charxiv_protocol(name: str) -> Protocol:
+    """Return CharXiv's protocol; the file itself holds each question's grading prompt."""
+    return Protocol(
+        "open-compass/VLMEvalKit, vlmeval/dataset/charxiv.py; princeton-nlp/CharXiv, src/reasoning_utils.py",
+        _charxiv,
+        parse_json_score,
+        lambda scores: {name: average(scores)},
+        unread=0.0,
+        factor=100.0,
+        tries=(Try(),) * 10,
+        max_answer_tokens=256,
+        request={"seed": 42, "top_p": 1, "response_format": {"type": "json_object"}},
+    )
 
 
 def _rated(ratings: Sequence[float]) -> dict[str, float]:
@@ -236,6 +266,8 @@ PROTOCOLS: dict[str, Protocol] = {
         tries=(Try(), Try()),
         max_answer_tokens=4096,
     ),
+    "charxiv_dq": _charxiv_protocol("charxiv_dq"),
+    "charxiv_rq": _charxiv_protocol("charxiv_rq"),
     "mmbench_video": Protocol(
         "open-compass/VLMEvalKit, vlmeval/dataset/mmbench_video.py",
         _mmbench_video,
