@@ -37,6 +37,7 @@ def test_a_judge_is_off_until_it_has_a_url() -> None:
         (["tasks=[a]"], "checkpoint= is missing"),
         ([*NEEDED, "judge.url=http://x"], r"judge\.model is missing"),
         ([*NEEDED, "judge.url=x", "judge.model=m"], r"judge\.url='x' must be an http"),
+        ([*NEEDED, "judge.max_answer_tokens=9"], r"override it by judge\.request=\{max_tokens: N\}"),
         ([*NEEDED, "judge.hue=1"], r"unknown key 'judge\.hue'"),
         ([*NEEDED, "judge.url=http://x", "judge.url=http://y"], r"judge\.url is given twice"),
         ([*NEEDED, "seed.x=1", "seed=2"], "seed is given twice"),

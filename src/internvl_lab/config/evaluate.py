@@ -53,6 +53,10 @@ class EvaluateConfig:
         at_least(self, "", 1, "samples_per_task", "batch_size", "max_tiles", "max_new_tokens")
         if not self.tasks:
             raise ConfigError("tasks=[] must name at least one task, for example tasks=[miniworld]")
+        if self.judge.max_answer_tokens != AskingConfig.max_answer_tokens:
+            raise ConfigError(
+                "judge.max_answer_tokens is each benchmark's own; override it by judge.request={max_tokens: N}"
+            )
         if self.dtype not in DTYPES:
             raise ConfigError(f"dtype={self.dtype} must be one of {', '.join(DTYPES)}")
         if self.wandb not in ("disabled", "offline", "online"):
