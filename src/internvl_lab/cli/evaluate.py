@@ -13,8 +13,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = (
         f"{EXAMPLE}\n\nkeys: config/evaluate.py; --list shows the tasks and their files\n"
-        "a judge, for the sets that need one: judge.url=http://127.0.0.1:8000/v1 judge.model=NAME, and where it wants a "
-        "key,\nthe environment variable that holds it: judge.api_key_variable=OPENAI_API_KEY"
+        "a judge, for the sets that need one: judge.url=http://127.0.0.1:8000/v1 judge.model=NAME, and where it wants\n"
+        "a key, the environment variable that holds it: judge.api_key_variable=OPENAI_API_KEY"
     )
     parser.add_argument("words", nargs="*", metavar="key=value", help="checkpoint, tasks, out, data, batch_size, ...")
     parser.add_argument("--list", action="store_true", help="show all tasks, their metrics and files, and exit")
