@@ -115,6 +115,7 @@ IMAGE = {"bytes": png(), "path": "1.png"}
 AB = {"A": "x", "B": "y"}
 OCR_TYPE = "Doc-oriented VQA"
 VQA_ANSWERS = {"annotations": [{"question_id": i, "answers": [{"answer": "red"}] * 10} for i in (1, 2)]}
+THEOREMS = [(3, "integer"), (0.51, "float"), (True, "bool")]
 HALLUSION = {"l2-category": "chart", "category": "VD", "set_id": "0", "question_id": "0"}
 
 
@@ -223,6 +224,14 @@ FAMILIES: dict[str, tuple[Callable[[Path], None], list[str], float]] = {
         ["B"],
         100.0,
     ),
+    "mirb": (
+        both(
+            *(jsonl(path, {"questions": "Which?", "answers": "A"}) for path in load_benchmarks()["mirb"].files[:2]),
+            *(raw(path, []) for path in load_benchmarks()["mirb"].files[2:]),
+        ),
+        ["a", "B"],
+        50.0,
+    ),
     "mmmu_val": (
         parquet(
             "MMMU/Art/validation-0.parquet",
@@ -271,6 +280,11 @@ FAMILIES: dict[str, tuple[Callable[[Path], None], list[str], float]] = {
         100.0,
     ),
     "bbh": (parquet("bbh/t/test-0.parquet", {"input": "?", "target": "True"}), ["True"], 100.0),
+    "theoremqa": (
+        raw("TheoremQA/theoremqa_test.json", [{"Question": "?", "Answer": a, "Answer_type": t} for a, t in THEOREMS]),
+        ["So 3. The answer is 3.01.", "The answer is \\frac{1}{2}", "Yes, it is."],
+        100.0,
+    ),
     "mvbench": (
         video(
             "MVBench/json/action_count.json",

@@ -11,7 +11,7 @@ from internvl_lab.errors import ConfigError
 from internvl_lab.evaluation.judges import read_judge_answers, write_judge_file
 from internvl_lab.evaluation.suites import Suite
 
-SUITE = Suite("mmvet", "MMVet", "comprehensive", "judged", (), 9, settings=(("judge_metric", "0..1"),))
+SUITE = Suite("another", "Another", "ocr", "judged", (), 9, settings=(("judge_metric", "0..1"),))
 LINES = [
     {"id": "1", "question": "What?", "prediction": "a cat", "reference": {"answer": ["cat", "kitten"]}},
     {"id": "2", "question": "Who?", "prediction": "", "reference": {}, "error": "corrupt_image"},
@@ -21,7 +21,7 @@ LINES = [
 def test_what_the_judge_reads(tmp_path: Path) -> None:
     path = write_judge_file(tmp_path / "judge" / "mmvet.jsonl", SUITE, LINES)
     (row,) = map(json.loads, path.read_text().splitlines())
-    assert (row["task"], row["id"], row["scale"], row["reference"]) == ("mmvet", "1", "0..1", ["cat", "kitten"])
+    assert (row["task"], row["id"], row["scale"], row["reference"]) == ("another", "1", "0..1", ["cat", "kitten"])
     assert "Question: What?\nReference: cat; kitten\nAnswer: a cat" in row["prompt"]
 
 

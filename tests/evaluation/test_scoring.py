@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from internvl_lab.evaluation.judging.protocols import Opinions
 from internvl_lab.evaluation.scoring import as_share, score_suite, summarise
 from internvl_lab.evaluation.suites import Suite
 
@@ -60,7 +61,7 @@ def test_as_share(metric: str, scores: dict[str, float], share: float | None) ->
 
 def test_judged_sets_take_the_judges_scores() -> None:
     lines = [line("1", "a", {}), line("2", "b", {}), line("3", "c", {}, error="x")]
-    score = score_suite(suite("judged"), lines, {}, {"1": 0.5, "9": 1.0})
+    score = score_suite(suite("judged"), lines, {}, Opinions({"1": 0.5, "9": 1.0}, "m"))
     assert (score.shown, score.n, score.num_unscored, score.num_skipped) == (0.5, 1, 1, 1)
     assert score_suite(suite("judged"), lines, {}).shown is None
 
@@ -69,7 +70,7 @@ def test_summary_has_the_main_jobs_shape() -> None:
     scores = [
         score_suite(suite(name="a"), [line("1", "x", "x", blind_prediction="y")], {}),
         score_suite(suite(name="b"), [line("1", "x", "y", blind_prediction="y")], {}),
-        score_suite(suite("judged", "c"), [line("1", "x", {})], {}, {"1": 5.0}),
+        score_suite(suite("judged", "c"), [line("1", "x", {})], {}, Opinions({"1": 5.0}, "m")),
     ]
     summary = summarise(scores)
     assert summary["overall"] == {"score": 0.5, "blind": 0.5, "n": 3}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
@@ -17,13 +18,15 @@ import pytest
 
 from internvl_lab.checkpoints import resolve_source
 from internvl_lab.config import MiniworldConfig
+from internvl_lab.config.asking import AskingConfig
 from internvl_lab.config.evaluate import EvaluateConfig
-from internvl_lab.errors import ConfigError
+from internvl_lab.errors import BudgetError, ConfigError
 from internvl_lab.evaluation import session, suites
 from internvl_lab.evaluation.session import evaluate_checkpoint
 from internvl_lab.inference import Generator
 
 ROOT = Path(__file__).resolve().parents[2]
+JUDGE_SERVER = ROOT / "tests" / "text" / "judging" / "judge_server.py"
 QUICKSTART = "asset:quickstart"
 
 
@@ -107,7 +110,27 @@ def test_judged_sets_and_wandb(data: Path, tmp_path: Path, monkeypatch: pytest.M
     paths = evaluate_checkpoint(cfg, resolve_source(QUICKSTART))
     assert json.loads(paths["metrics"].read_text())["tasks"]["mmvet"]["score"] == 0.5
     assert json.loads((tmp_path / "out" / "judge" / "mmvet.jsonl").read_text())["reference"] == "red"
-    assert logged["finished"] and logged["evaluation/comprehensive"][0][2] == "0.5"
+    assert logged["finished"] and logged["evaluation/comprehensive"][0][2] == "50.0"
+
+
+def test_a_judge_is_asked_and_its_failure_loses_nothing(data: Path, tmp_path: Path) -> None:
+    (data / "MMVet.tsv").write_text("index\tquestion\tanswer\n1\tWhat?\tred\n2\tWho?\tblue\n")
+    spec = importlib.util.spec_from_file_location("judge_server", JUDGE_SERVER)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    with module.running() as server:
+        server.reply = lambda text, request: "1.0" if "Who?" in text else "0.5"
+        judge = AskingConfig("openai", "m", server.url, max_calls=1, first_delay_s=0.0)
+        cfg = config(data, tmp_path / "out", tasks=("mmvet",), judge=judge, max_new_tokens=2)
+        with pytest.raises(BudgetError, match="run the same command again"):
+            evaluate_checkpoint(cfg, resolve_source(QUICKSTART))
+        metrics = tmp_path / "out" / "metrics.json"
+        assert json.loads(metrics.read_text())["tasks"]["mmvet"]["score"] is None
+        evaluate_checkpoint(replace(cfg, judge=replace(judge, max_calls=2)), resolve_source(QUICKSTART))
+    task = json.loads(metrics.read_text())["tasks"]["mmvet"]
+    assert (task["score"], task["n"], task["judge"][:4]) == (0.75, 2, "m, a") and len(server.requests) == 2
+    assert "| 75.0 |" in (tmp_path / "out" / "report.md").read_text()
 
 
 @pytest.mark.usefixtures("small")

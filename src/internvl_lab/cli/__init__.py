@@ -24,6 +24,7 @@ COMMANDS = {
     "sizes": "count the parameters of the seven published sizes",
     "convert": "convert weights between transformers' format and the authors', whole or by parts",
     "evaluate": "score a checkpoint on benchmarks, with predictions, tables and published rows",
+    "vlmevalkit": "let a checkout of VLMEvalKit evaluate a checkpoint",
     "chat": "ask a trained checkpoint about images",
     "test-time": "draw many answers to each question, vote or re-rank, and plot what it buys",
     "compare": "put runs side by side, from folders, a study's table or W&B",

@@ -11,7 +11,11 @@ EXAMPLE = "python -m internvl_lab evaluate checkpoint=asset:quickstart tasks=[mi
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add this command's options."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = f"{EXAMPLE}\n\nkeys: config/evaluate.py; --list shows the tasks and their files"
+    parser.epilog = (
+        f"{EXAMPLE}\n\nkeys: config/evaluate.py; --list shows the tasks and their files\n"
+        "a judge, for the sets that need one: judge.url=http://127.0.0.1:8000/v1 judge.model=NAME, and where it wants\n"
+        "a key, the environment variable that holds it: judge.api_key_variable=OPENAI_API_KEY"
+    )
     parser.add_argument("words", nargs="*", metavar="key=value", help="checkpoint, tasks, out, data, batch_size, ...")
     parser.add_argument("--list", action="store_true", help="show all tasks, their metrics and files, and exit")
 

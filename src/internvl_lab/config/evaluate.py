@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
 
+from internvl_lab.config.asking import AskingConfig
 from internvl_lab.config.checks import at_least
 from internvl_lab.config.typed import from_mapping
 from internvl_lab.errors import ConfigError
@@ -41,7 +42,9 @@ class EvaluateConfig:
     seed: int = 0
     """Written beside the scores; decoding is greedy and uses none."""
     judge_answers: str | None = None
-    """JSONL file with a judge's scores for the sets that need one."""
+    """JSONL file with a judge's scores for the sets that need one; goes before asking."""
+    judge: AskingConfig = field(default_factory=AskingConfig)
+    """Whom to ask about the sets that need a judge; nobody unless `judge.url` is given."""
     wandb: str = "disabled"
     """`offline` or `online` logs the tables to W&B as well."""
 
@@ -50,6 +53,10 @@ class EvaluateConfig:
         at_least(self, "", 1, "samples_per_task", "batch_size", "max_tiles", "max_new_tokens")
         if not self.tasks:
             raise ConfigError("tasks=[] must name at least one task, for example tasks=[miniworld]")
+        if self.judge.max_answer_tokens != AskingConfig.max_answer_tokens:
+            raise ConfigError(
+                "judge.max_answer_tokens is each benchmark's own; override it by judge.request={max_tokens: N}"
+            )
         if self.dtype not in DTYPES:
             raise ConfigError(f"dtype={self.dtype} must be one of {', '.join(DTYPES)}")
         if self.wandb not in ("disabled", "offline", "online"):
@@ -57,25 +64,41 @@ class EvaluateConfig:
 
 
 def parse_words(words: Sequence[str]) -> EvaluateConfig:
-    """Read key=value words; values are YAML, so that `tasks=[a,b]` is a list and `null` nothing.
+    """Read the words of `evaluate`.
 
     Raises:
-        ConfigError: a word without =, a key twice, unknown or missing, or a value of the wrong type; names the key.
+        ConfigError: as `read_words`; also a key that is unknown or missing, or a value of the wrong type.
+    """
+    values = read_words(words)
+    for needed in ("checkpoint", "tasks"):
+        if needed not in values:
+            raise ConfigError(f"{needed}= is missing; for example checkpoint=asset:quickstart tasks=[miniworld]")
+    if isinstance(values["tasks"], str):
+        values["tasks"] = [values["tasks"]]
+    if "url" in values.get("judge", {}):
+        values["judge"].setdefault("kind", "openai")
+    return from_mapping(EvaluateConfig, values)
+
+
+def read_words(words: Sequence[str]) -> dict[str, Any]:
+    """Read key=value words; values are YAML, so that `tasks=[a,b]` is a list and `null` nothing.
+
+    `judge.url=X judge.model=Y` gives {"judge": {"url": X, "model": Y}}.
+
+    Raises:
+        ConfigError: a word without =, a key twice, or a value that is no YAML; names the key.
     """
     values: dict[str, Any] = {}
     for word in words:
         key, sign, text = word.partition("=")
         if not sign:
             raise ConfigError(f"{word!r} is no key=value; for example checkpoint=asset:quickstart tasks=[miniworld]")
-        if key in values:
+        group, dot, name = key.partition(".")
+        place = values.setdefault(group, {}) if dot else values
+        if not isinstance(place, dict) or (name if dot else key) in place:
             raise ConfigError(f"{key} is given twice")
-        values[key] = _read(key, text)
-    for needed in ("checkpoint", "tasks"):
-        if needed not in values:
-            raise ConfigError(f"{needed}= is missing; for example checkpoint=asset:quickstart tasks=[miniworld]")
-    if isinstance(values["tasks"], str):
-        values["tasks"] = [values["tasks"]]
-    return from_mapping(EvaluateConfig, values)
+        place[name if dot else key] = _read(key, text)
+    return values
 
 
 def _read(key: str, text: str) -> Any:

@@ -19,6 +19,7 @@ import yaml
 from internvl_lab.config.typed import from_mapping
 from internvl_lab.errors import ConfigError
 from internvl_lab.evaluation.metrics import METRICS
+from internvl_lab.evaluation.submissions import SUBMISSIONS
 
 CAPABILITIES = {
     "reasoning": "Multimodal reasoning and mathematics",
@@ -57,6 +58,8 @@ class Benchmark:
     """Question with its suffix: {question}, {hint}, {options}, {short}, {choose} and any field of the row."""
     open_prompt: str = ""
     """Prompt of rows without options, where a set has both kinds."""
+    instructions: dict[str, str] = field(default_factory=dict)
+    """Name of a file, without its ending -> {instruction}, where a set's files differ."""
     fields: dict[str, str] = field(default_factory=dict)
     """Our name -> the file's: id, question, answer, options, hint, video, start, end."""
     constants: dict[str, str] = field(default_factory=dict)
@@ -84,6 +87,8 @@ class Benchmark:
     """Row of `published.csv`; default: the name."""
     judge_metric: str = ""
     """What a judge's score is, for judged sets: for example `0..1, mean x 100`."""
+    submission: str = ""
+    """Key of `submissions.SUBMISSIONS`, for answers that are scored elsewhere."""
     note: str = ""
     """What a reader of the score has to know."""
 
@@ -93,6 +98,8 @@ class Benchmark:
             raise ConfigError(f"{self.name}: capability={self.capability} must be one of {', '.join(CAPABILITIES)}")
         if self.metric != JUDGED and self.metric not in METRICS:
             raise ConfigError(f"{self.name}: metric={self.metric} must be {JUDGED} or one of {', '.join(METRICS)}")
+        if self.submission and self.submission not in SUBMISSIONS:
+            raise ConfigError(f"{self.name}: submission={self.submission} must be one of {', '.join(SUBMISSIONS)}")
         if self.tiles not in ("each", "shared"):
             raise ConfigError(f"{self.name}: tiles={self.tiles} must be each or shared")
         if self.max_tiles < 1 or self.max_new_tokens < 1 or self.num_frames < 0 or not self.files:

@@ -67,7 +67,7 @@ def capability_tables(scores: Sequence[Score], model: str) -> list[CapabilityTab
     for name, title in CAPABILITIES.items():
         group = [score for score in scores if score.suite.capability == name]
         if group:
-            ours = (model, "this run", *(show_figure(score.shown) for score in group))
+            ours = (model, "this run", *(show_figure(score.shown, score.decimals) for score in group))
             rows = [ours, *_published_rows(group)]
             tables.append(CapabilityTable(name, title, tuple(score.suite.title for score in group), tuple(rows)))
     return tables
@@ -83,9 +83,9 @@ def _published_rows(group: Sequence[Score]) -> list[tuple[str, ...]]:
     ]
 
 
-def show_figure(value: float | None) -> str:
-    """Format a figure with one decimal; a dash where there is none."""
-    return DASH if value is None else f"{value:.1f}"
+def show_figure(value: float | None, decimals: int = 1) -> str:
+    """Format a figure; a dash where there is none."""
+    return DASH if value is None else f"{value:.{decimals}f}"
 
 
 def write_benchmark_report(
@@ -148,7 +148,7 @@ def _render_details(scores: Sequence[Score]) -> str:
     rows = [
         (
             score.suite.name,
-            score.suite.metric,
+            f"{score.suite.metric} ({score.judge})" if score.judge else score.suite.metric,
             ", ".join(f"{name} {value:.4g}" for name, value in score.scores.items()) or DASH,
             DASH if score.blind is None else f"{score.blind:.3f}",
             str(score.n),

@@ -22,7 +22,7 @@ from PIL import Image
 from internvl_lab.constants import IMAGE_PLACEHOLDER, VIDEO_PLACEHOLDER
 from internvl_lab.data.transforms import decode_image
 from internvl_lab.errors import ConfigError, SampleError
-from internvl_lab.evaluation.benchmark import Benchmark
+from internvl_lab.evaluation.benchmark import JUDGED, Benchmark
 from internvl_lab.evaluation.metrics.pairs import LETTERS, options_of
 from internvl_lab.evaluation.readers import Row, read_rows, read_video
 from internvl_lab.evaluation.readers.row import as_list
@@ -33,6 +33,7 @@ SHORT = "Answer the question using a single word or phrase."
 CHOOSE = "Answer with the option's letter from the given choices directly."
 CHOOSE_ZH = "请直接回答选项字母。"
 _CHINESE = re.compile(r"[\u4e00-\u9fff]")
+_BILINEAR = Image.Resampling.BILINEAR
 _OPTION_LABEL = re.compile(r"^\(?([A-Z])[).:]\s+")
 
 
@@ -147,11 +148,12 @@ def fill_prompt(benchmark: Benchmark, fields: Mapping[str, Any], options: Mappin
     question = str(fields["question"]).strip()
     hint = fields.get("hint")
     parts = {
-        **{name: str(value) for name, value in fields.items()},
-        "question": _number_images(question),
+        **{name: _as_text(value) for name, value in fields.items()},
+        "question": number_images(question),
         "hint": f"{hint}\n" if hint else "",
         "options": "\n".join(f"{letter}. {text}" for letter, text in options.items()),
         "bracketed_options": "\n".join(f"({letter}) {text}" for letter, text in options.items()),
+        "instruction": benchmark.instructions.get(str(fields.get("file")), ""),
         "short": SHORT,
         "choose": CHOOSE_ZH if _CHINESE.search(question) else CHOOSE,
     }
@@ -161,8 +163,14 @@ def fill_prompt(benchmark: Benchmark, fields: Mapping[str, Any], options: Mappin
         raise ConfigError(f"{benchmark.name}: the prompt names {error}, which no row has") from error
 
 
-def _number_images(question: str) -> str:
-    """Replace placeholders inside a question, because the pictures are all put before it."""
+def _as_text(value: Any) -> str:
+    """Return a field as a prompt shows it; lists of texts line by line."""
+    is_texts = isinstance(value, (list, tuple)) and value and all(isinstance(one, str) for one in value)
+    return "\n".join(value) if is_texts else str(value)
+
+
+def number_images(question: str) -> str:
+    """Replace `<image>` inside a question by `Image-1` and so on, because the pictures are all put before it."""
     count = 0
 
     def number(_: re.Match[str]) -> str:
@@ -180,7 +188,9 @@ def build_reference(benchmark: Benchmark, fields: Mapping[str, Any], options: Ma
 
     A choice whose answer is a number is an index into the options, 0 or `first_index` for the first.
     """
-    kept = {name: value for name, value in fields.items() if name not in LETTERS and _is_small(value)}
+    # a judge and a server read whole texts
+    keep = _is_text if benchmark.metric == JUDGED or benchmark.submission else _is_small
+    kept = {name: value for name, value in fields.items() if name not in LETTERS and keep(value)}
     answer = _read_answer(benchmark, fields.get("answer", fields.get("answers")), options)
     for name in ("answer", "answers", "options", "candidates"):
         kept.pop(name, None)
@@ -214,13 +224,20 @@ def _is_small(value: Any) -> bool:
     return isinstance(value, (int, float)) or (isinstance(value, str) and len(value) <= 256)
 
 
+def _is_text(value: Any) -> bool:
+    """Say whether JSON can hold a field: a number, a text, or a list of these."""
+    return isinstance(value, (str, int, float)) or (isinstance(value, list) and all(map(_is_text, value)))
+
+
 def _load_images(row: Row, key: str, upscale_first: bool) -> list[Image.Image]:
     """Decode the images of a row."""
     images = [decode_image(data, key) for data in row.load_images()]
-    if upscale_first and images:
-        first = images[0]
-        images[0] = first.resize((first.width * 2, first.height * 2), Image.Resampling.BILINEAR)
-    return images
+    return double_first(images) if upscale_first else images
+
+
+def double_first(images: list[Image.Image]) -> list[Image.Image]:
+    """Double the edges of the first image. Source: VLMEvalKit, `load_image(upscale=True)`, on MMMU."""
+    return [image.resize((2 * image.width, 2 * image.height), _BILINEAR) for image in images[:1]] + images[1:]
 
 
 def _load_frames(benchmark: Benchmark, fields: Mapping[str, Any], key: str, data: Path) -> list[Image.Image]:

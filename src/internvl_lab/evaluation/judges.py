@@ -5,7 +5,7 @@
     predictions/<task>.jsonl ─ write_judge_file ─> judge/<task>.jsonl ─ any judge, by hand or by program ─> answers
     answers (JSONL: task, id, score) ─ read_judge_answers ─> {task: {id: score}} ─> the report
 
-Nothing here opens a connection.
+Nothing here opens a connection; `judging.opinions` does, where `judge.url` names a judge.
 """
 
 from __future__ import annotations
@@ -18,32 +18,28 @@ from typing import Any
 from internvl_lab.atomic import write_atomic
 from internvl_lab.errors import ConfigError
 from internvl_lab.evaluation.answer_log import Line
+from internvl_lab.evaluation.judging.protocols import Protocol, protocol_of, read_prompt
 from internvl_lab.evaluation.suites import Suite
-
-INSTRUCTION = (
-    "Compare the answer of a model with the reference and score it on the scale {scale}. "
-    "Reply with the number alone.\n\nQuestion: {question}\nReference: {reference}\nAnswer: {answer}\nScore:"
-)
 
 
 def write_judge_file(path: Path, suite: Suite, lines: Sequence[Line]) -> Path:
-    """Write one JSON line a question: task, id, scale, question, reference, prediction, and a prompt for the judge.
+    """Write one JSON line a question: task, id, scale, question, reference, prediction, and the judge's prompt.
 
-    The prompt is a plain one of ours; the published figures were made with each benchmark's own prompt and judge.
+    The prompt is the benchmark's official one (`judging.protocols`), else a plain one of ours.
 
     Returns:
         `path`.
     """
-    scale = str(dict(suite.settings).get("judge_metric") or "0..1")
-    rows = [_judge_row(suite.name, scale, line) for line in lines if not line.get("error")]
+    settings = dict(suite.settings)
+    scale = str(settings.get("judge_metric") or "0..1")
+    protocol = protocol_of(suite.name, settings)
+    rows = [_judge_row(suite.name, scale, line, protocol) for line in lines if not line.get("error")]
     return write_atomic(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
-def _judge_row(task: str, scale: str, line: Line) -> dict[str, Any]:
+def _judge_row(task: str, scale: str, line: Line, protocol: Protocol) -> dict[str, Any]:
     """Build one line for the judge."""
     reference = line["reference"].get("answer", "") if isinstance(line["reference"], Mapping) else line["reference"]
-    shown = "; ".join(reference) if isinstance(reference, list) else str(reference)
-    prompt = INSTRUCTION.format(scale=scale, question=line["question"], reference=shown, answer=line["prediction"])
     return {
         "task": task,
         "id": line["id"],
@@ -51,7 +47,8 @@ def _judge_row(task: str, scale: str, line: Line) -> dict[str, Any]:
         "question": line["question"],
         "reference": reference,
         "prediction": line["prediction"],
-        "prompt": prompt,
+        "system": read_prompt(protocol.system) if protocol.system else "",
+        "prompt": protocol.prompt(line),
     }
 
 
@@ -73,6 +70,8 @@ def read_judge_answers(path: Path) -> dict[str, dict[str, float]]:
             continue
         try:
             row = json.loads(text)
+            if row["score"] is None:  # the judge refused this one
+                continue
             answers.setdefault(str(row["task"]), {})[str(row["id"])] = float(row["score"])
         except (ValueError, KeyError, TypeError) as error:
             raise ConfigError(

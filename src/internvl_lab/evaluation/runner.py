@@ -20,7 +20,7 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from internvl_lab.config import EvaluationConfig, SamplingConfig, TilingConfig
-from internvl_lab.errors import SampleError
+from internvl_lab.errors import ConfigError, SampleError
 from internvl_lab.evaluation.results import EvaluationResult, Example, Prediction, PredictionStore, TaskResult
 from internvl_lab.evaluation.tasks import Question, Task, read_tasks
 from internvl_lab.inference.generation import Generator, Prompt
@@ -159,6 +159,20 @@ def weights_fingerprint(model: torch.nn.Module) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()[:16]
+
+
+def move_to_device(model: InternVL, device: str) -> InternVL:
+    """Put a model onto a device, in eval mode; `auto` takes the GPU where there is one.
+
+    Raises:
+        ConfigError: no such device.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return model.to(device).eval()
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device={device}: {' '.join(str(error).split())}") from error
 
 
 def progress_bar(enabled: bool) -> Progress:

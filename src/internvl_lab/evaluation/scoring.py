@@ -8,6 +8,7 @@ from typing import Any
 
 from internvl_lab.evaluation.answer_log import Line
 from internvl_lab.evaluation.answering import has_answer
+from internvl_lab.evaluation.judging.protocols import Opinions, protocol_of
 from internvl_lab.evaluation.metrics import METRICS
 from internvl_lab.evaluation.metrics.pairs import average
 from internvl_lab.evaluation.metrics.yes_no import COGNITION, PERCEPTION
@@ -38,6 +39,8 @@ class Score:
     errors: tuple[tuple[str, str], ...] = ()
     """(question, why) of the skipped ones."""
     settings: Mapping[str, Any] = field(default_factory=dict)
+    judge: str = ""
+    """Who judged, where a judge did."""
 
     @property
     def share(self) -> float | None:
@@ -50,12 +53,19 @@ class Score:
         return as_share(self.suite.metric, self.blind_scores)
 
     @property
+    def decimals(self) -> int:
+        """Return the digits behind the point in the tables: grades of a few points have two."""
+        return 2 if self.suite.judged and protocol_of(self.suite.name, {}).factor == 1 else 1
+
+    @property
     def shown(self) -> float | None:
         """Return the figure as the report's tables print it: MME and OCRBench in points, all others times 100."""
         if not self.scores:
             return None
         first = next(iter(self.scores.values()))
-        if self.suite.metric == "mme" or self.suite.judged:
+        if self.suite.judged:
+            return first * protocol_of(self.suite.name, {}).factor
+        if self.suite.metric == "mme":
             return first
         if self.suite.metric == "ocrbench":
             return self.scores["accuracy"] * OCRBENCH_FULL
@@ -76,7 +86,7 @@ def as_share(metric: str, scores: Mapping[str, float]) -> float | None:
 
 
 def score_suite(
-    suite: Suite, lines: Sequence[Line], settings: Mapping[str, Any], judged: Mapping[str, float] | None = None
+    suite: Suite, lines: Sequence[Line], settings: Mapping[str, Any], judged: Opinions | None = None
 ) -> Score:
     """Score a task from its log.
 
@@ -84,12 +94,12 @@ def score_suite(
         suite: the task.
         lines: its answers.
         settings: what produced them.
-        judged: a judge's score by question, for the sets that need one.
+        judged: a judge's scores, for the sets that need one.
     """
     asked = [line for line in lines if not line.get("error")]
     if suite.judged:
-        known = [judged[line["id"]] for line in asked if judged and line["id"] in judged]
-        scores: dict[str, float] = {"judge": average(known)} if known else {}
+        known = [judged.scores[line["id"]] for line in asked if judged and line["id"] in judged.scores]
+        scores = protocol_of(suite.name, dict(suite.settings)).summarise(known) if known else {}
         scored = asked[: len(known)]
     else:
         scored = [line for line in asked if has_answer(line["reference"])]
@@ -104,6 +114,7 @@ def score_suite(
         looping_share(line["prediction"] for line in asked),
         tuple((line["id"], line["error"]) for line in lines if line.get("error")),
         settings,
+        judged.judge if judged else "",
     )
 
 
@@ -130,6 +141,7 @@ def summarise(scores: Sequence[Score]) -> dict[str, Any]:
             "looping": score.looping,
             "metric": score.suite.metric,
             "metrics": dict(score.scores),
+            **({"judge": score.judge} if score.judge else {}),
         }
         for score in scores
     }

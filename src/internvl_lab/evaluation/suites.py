@@ -50,6 +50,8 @@ class Suite:
     published: str = ""
     """Row of the published scores; empty = none."""
     note: str = ""
+    submission: str = ""
+    """How answers are written for whoever scores them, see `Benchmark.submission`."""
     settings: tuple[tuple[str, Any], ...] = ()
     """What is particular to this task, for the record."""
 
@@ -60,12 +62,21 @@ class Suite:
 
     def tiling(self, own: TilingConfig, num_images: int) -> TilingConfig:
         """Return the tiling of a question with so many images, `own` being the checkpoint's."""
-        if self.max_tiles is None:
-            return own
-        limit = self.max_tiles
-        if self.tiles == "each":
-            limit = max(1, min(limit, TOTAL_TILES // max(num_images, 1))) * max(num_images, 1)
-        return replace(own, max_tiles=limit, min_tiles=min(own.min_tiles, limit))
+        return own if self.max_tiles is None else limit_tiles(own, self.max_tiles, self.tiles, num_images)
+
+
+def limit_tiles(own: TilingConfig, limit: int, tiles: str, num_images: int) -> TilingConfig:
+    """Return a checkpoint's tiling with another limit for a question with so many images.
+
+    Args:
+        own: the checkpoint's tiling.
+        limit: tile limit.
+        tiles: `each` or `shared`, see `Benchmark.tiles`.
+        num_images: of the question.
+    """
+    if tiles == "each":
+        limit = max(1, min(limit, TOTAL_TILES // max(num_images, 1))) * max(num_images, 1)
+    return replace(own, max_tiles=limit, min_tiles=min(own.min_tiles, limit))
 
 
 def expand_names(words: Sequence[str]) -> list[str]:
@@ -132,6 +143,7 @@ def _from_benchmark(benchmark: Benchmark, data: Path, cfg: EvaluateConfig) -> Su
         benchmark.tiles,
         benchmark.published or benchmark.name,
         benchmark.note,
+        benchmark.submission,
         tuple(asdict(benchmark).items()),
     )
 

@@ -14,7 +14,7 @@ import pytest
 from internvl_lab.config.curation_judge import JudgeConfig
 from internvl_lab.curation.verdicts import CurationRecord
 
-SERVER = Path(__file__).with_name("judge_server.py")
+SERVER = Path(__file__).resolve().parents[2] / "text" / "judging" / "judge_server.py"
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
 import pytest
 
 from internvl_lab.curation.judging.answers import MAX_DETAIL_CHARS, parse_domain, parse_score, reason_of
-from internvl_lab.curation.judging.judge import Reply
+from internvl_lab.text.judging.judge import Reply
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from internvl_lab.config.curation_judge import JudgeConfig
-from internvl_lab.curation.judging.answer_store import AnswerStore, answer_key
-from internvl_lab.curation.judging.http_judge import ChatJudge
-from internvl_lab.curation.judging.judge import Question
+from internvl_lab.text.judging.answer_store import AnswerStore, answer_key
+from internvl_lab.text.judging.http_judge import ChatJudge
+from internvl_lab.text.judging.judge import Question
 
 SCRIPT = Path(__file__).with_name("run_scorers.py")
 NUM_RECORDS, CONCURRENCY = 96, 4

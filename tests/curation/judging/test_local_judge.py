@@ -5,10 +5,10 @@ import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from internvl_lab.config.curation_judge import JudgeConfig
-from internvl_lab.curation.judging.judge import Question, Unanswered
 from internvl_lab.curation.judging.local_judge import LocalJudge
 from internvl_lab.errors import JudgeError
 from internvl_lab.text import load_tokenizer
+from internvl_lab.text.judging.judge import Question, Unanswered
 
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"

@@ -1,9 +1,9 @@
 import pytest
 
 from internvl_lab.config.curation_judge import JudgeConfig, QualityConfig, RepetitionConfig
-from internvl_lab.curation.judging.http_judge import ChatJudge
 from internvl_lab.curation.judging.scorers import build_judge, open_scorers
 from internvl_lab.errors import JudgeError
+from internvl_lab.text.judging.http_judge import ChatJudge
 
 
 def test_without_a_judge_nothing_is_scored_and_nothing_written(tmp_path):

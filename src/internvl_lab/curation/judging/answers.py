@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 from internvl_lab.config.curation_judge import MAX_SCORE
-from internvl_lab.curation.judging.judge import Reply
 from internvl_lab.curation.judging.prompts import DOMAINS
+from internvl_lab.text.judging.judge import Reply
 
 _SCORE_LINE = re.compile(
     r"\s*\**\s*score\s*:\s*\**\s*(\d{1,2}(?:\.\d+)?)(?:\s*/\s*10)?\s*\**\s*", re.IGNORECASE | re.ASCII

@@ -17,8 +17,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from internvl_lab.config.curation_judge import PREFIX, JudgeConfig
-from internvl_lab.curation.judging.judge import Question, Reply, Unanswered
 from internvl_lab.errors import JudgeError
+from internvl_lab.text.judging.judge import Question, Reply, Unanswered
 
 
 class LocalJudge:

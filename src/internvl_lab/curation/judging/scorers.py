@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from internvl_lab.config.curation_judge import JudgeConfig
-from internvl_lab.curation.judging.answer_store import AnswerStore
 from internvl_lab.curation.judging.aside import UNPARSED, AsideLog
-from internvl_lab.curation.judging.asking import Asker
-from internvl_lab.curation.judging.judge import Judge
 from internvl_lab.curation.judging.scoring import QualityScorer, RepetitionScorer
 from internvl_lab.curation.verdicts import Scorer
+from internvl_lab.text.judging.answer_store import AnswerStore
+from internvl_lab.text.judging.asking import Asker
+from internvl_lab.text.judging.judge import Judge
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +69,6 @@ def build_judge(config: JudgeConfig) -> Judge:
         from internvl_lab.curation.judging.local_judge import LocalJudge  # here, because torch takes seconds to import
 
         return LocalJudge(config)
-    from internvl_lab.curation.judging.http_judge import ChatJudge
+    from internvl_lab.text.judging.http_judge import ChatJudge
 
     return ChatJudge(config)

@@ -17,11 +17,11 @@ from fnmatch import fnmatchcase
 from internvl_lab.config.curation_judge import QualityConfig, RepetitionConfig, ScoringConfig
 from internvl_lab.curation.judging.answers import parse_domain, parse_score, reason_of
 from internvl_lab.curation.judging.aside import AsideLog
-from internvl_lab.curation.judging.asking import Asker
-from internvl_lab.curation.judging.judge import Question, Reply, Unanswered
 from internvl_lab.curation.judging.prompts import QUALITY_PROMPTS, REPETITION_PROMPT, ROUTER_PROMPT, sample_text
 from internvl_lab.curation.judging.routing import route_by_rules
 from internvl_lab.curation.verdicts import CurationRecord, Verdict
+from internvl_lab.text.judging.asking import Asker
+from internvl_lab.text.judging.judge import Question, Reply, Unanswered
 
 
 class JudgeScorer:

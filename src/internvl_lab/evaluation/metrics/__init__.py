@@ -38,9 +38,11 @@ from internvl_lab.evaluation.metrics.exact import (
     normalise_answer,
 )
 from internvl_lab.evaluation.metrics.mathvista import is_mathvista, mathvista
+from internvl_lab.evaluation.metrics.mirb import is_mirb, mirb
 from internvl_lab.evaluation.metrics.mmmu import is_mmmu, mmmu
 from internvl_lab.evaluation.metrics.ocr import contained, is_contained, is_ocrbench, ocrbench, score_vcr, vcr
 from internvl_lab.evaluation.metrics.pairs import average
+from internvl_lab.evaluation.metrics.theoremqa import is_theoremqa, theoremqa
 from internvl_lab.evaluation.metrics.vqa import vqa_accuracy, vqa_score
 from internvl_lab.evaluation.metrics.yes_no import hallusion, is_hallusion, is_mme, is_pope, mme, pope
 
@@ -64,6 +66,7 @@ __all__ = [
     "is_box_hit",
     "is_exact",
     "mathvista",
+    "mirb",
     "mmbench_circular",
     "mme",
     "mmmu",
@@ -73,6 +76,7 @@ __all__ = [
     "parse_box",
     "pope",
     "relaxed_accuracy",
+    "theoremqa",
     "vcr",
     "vqa_accuracy",
 ]
@@ -96,6 +100,7 @@ METRICS: dict[str, tuple[Metric, Judge | None]] = {
     "hallusion": (hallusion, is_hallusion),
     "iou_at_50": (iou_at_50, is_grounded),
     "mathvista": (mathvista, is_mathvista),
+    "mirb": (mirb, is_mirb),
     "mmbench_circular": (mmbench_circular, is_right_choice),
     "mme": (mme, is_mme),
     "mmmu": (mmmu, is_mmmu),
@@ -103,6 +108,7 @@ METRICS: dict[str, tuple[Metric, Judge | None]] = {
     "ocrbench": (ocrbench, is_ocrbench),
     "pope": (pope, is_pope),
     "relaxed_accuracy": (relaxed_accuracy, is_relaxed),
+    "theoremqa": (theoremqa, is_theoremqa),
     "vcr": (vcr, lambda prediction, reference: average(exact for exact, _ in score_vcr(prediction, reference))),
     "vqa_accuracy": (vqa_accuracy, vqa_score),
 }

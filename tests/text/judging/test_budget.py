@@ -2,15 +2,15 @@ import threading
 
 import pytest
 
-from internvl_lab.config.curation_judge import JudgeConfig
-from internvl_lab.curation.judging.answer_store import AnswerStore
-from internvl_lab.curation.judging.budget import Budget
-from internvl_lab.curation.judging.judge import Reply
+from internvl_lab.config.asking import AskingConfig
 from internvl_lab.errors import BudgetError
+from internvl_lab.text.judging.answer_store import AnswerStore
+from internvl_lab.text.judging.budget import Budget
+from internvl_lab.text.judging.judge import Reply
 
 
 def config(**changes):
-    return JudgeConfig(model="m", **changes)
+    return AskingConfig(model="m", **changes)
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def test_calls_that_were_not_paid_do_not_count_and_those_that_may_be_do(store):
     budget = Budget(config(max_calls=1), store)
     budget.close_call(budget.open_call(1, 0, 0), {})
     budget.abandon_call(budget.open_call(1, 0, 0))
-    with pytest.raises(BudgetError, match=r"used up \(1 calls.*curation\.judge\.max_calls=1\).*run the same command"):
+    with pytest.raises(BudgetError, match=r"used up \(1 calls.*judge\.max_calls=1\).*run the same command"):
         budget.open_call(1, 0, 0)
 
 

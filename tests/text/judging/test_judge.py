@@ -1,5 +1,5 @@
-from internvl_lab.curation.judging.judge import TransientError
 from internvl_lab.errors import InternVLLabError, JudgeError
+from internvl_lab.text.judging.judge import TransientError
 
 
 def test_a_transient_error_says_when_to_come_back_and_whether_it_may_be_paid():

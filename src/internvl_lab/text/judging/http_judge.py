@@ -19,13 +19,15 @@ from email.message import Message
 from typing import IO, Any
 from urllib.parse import urlsplit
 
-from internvl_lab.config.curation_judge import PREFIX, JudgeConfig
-from internvl_lab.curation.judging.judge import Question, Reply, TransientError, Unanswered
+from internvl_lab.config.asking import AskingConfig
 from internvl_lab.errors import JudgeError
+from internvl_lab.text.judging.judge import Question, Reply, TransientError, Unanswered
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
 FRAME_TOKENS = 64
 """Room for what a chat template puts around two messages (Qwen2.5: 11)."""
+IMAGE_TOKENS = 4096
+"""Room for a picture; hosted judges count at most some 1,500 tokens, open ones of this family 3,328 (13 tiles)."""
 _MAX_DETAIL_CHARS = 300
 _ONE_RECORD = (400, 413, 422)
 """Statuses that speak of this request alone, for example of a text that is too long."""
@@ -51,7 +53,7 @@ class ChatJudge:
 
     batch_size = 1
 
-    def __init__(self, config: JudgeConfig) -> None:
+    def __init__(self, config: AskingConfig) -> None:
         self._config, self.concurrency = config, config.concurrency
         base = config.url.rstrip("/")
         self._url = base if base.endswith("/chat/completions") else base + "/chat/completions"
@@ -66,7 +68,8 @@ class ChatJudge:
 
     def most_tokens(self, question: Question) -> tuple[int, int]:
         """Bound the tokens from above; see `Judge`."""
-        return len((question.system + question.text).encode()) + FRAME_TOKENS, self._config.max_answer_tokens
+        words = len((question.system + question.text).encode())
+        return words + FRAME_TOKENS + IMAGE_TOKENS * len(question.images), self._config.max_answer_tokens
 
     def ask(self, questions: Sequence[Question]) -> list[Reply | Unanswered]:
         """Answer one question; see `Judge`."""
@@ -86,8 +89,7 @@ class ChatJudge:
 
     def _send(self, question: Question) -> bytes:
         """Send one request and return the whole body of its answer."""
-        messages = [{"role": "system", "content": question.system}, {"role": "user", "content": question.text}]
-        data = json.dumps({"model": self._config.model, "messages": messages, **self._settings}).encode()
+        data = json.dumps({"model": self._config.model, "messages": _messages(question), **self._settings}).encode()
         request = urllib.request.Request(self._url, data, {"Content-Type": "application/json"}, method="POST")
         if self._key:
             request.add_unredirected_header("Authorization", f"Bearer {self._key}")
@@ -110,11 +112,22 @@ class ChatJudge:
             raise TransientError(line, retry_after_s(error.headers)) from error
         if error.code in _ONE_RECORD:
             return Unanswered(line)
-        raise JudgeError(f"the judge at {self._url} refuses requests ({line}); check {PREFIX}.url, .model and the key")
+        prefix = self._config.prefix
+        raise JudgeError(f"the judge at {self._url} refuses requests ({line}); check {prefix}.url, .model and the key")
 
     def _without_key(self, text: str) -> str:
         """Remove the key from a server's words; some repeat it."""
         return text.replace(self._key, "***") if self._key else text
+
+
+def _messages(question: Question) -> list[dict[str, Any]]:
+    """Return the messages of a request; pictures follow the text."""
+    content: Any = question.text
+    if question.images:
+        pictures = [{"type": "image_url", "image_url": {"url": url}} for url in question.images]
+        content = [{"type": "text", "text": question.text}, *pictures]
+    system = [{"role": "system", "content": question.system}] if question.system else []
+    return [*system, {"role": "user", "content": content}]
 
 
 def retry_after_s(headers: Message, now: float | None = None) -> float | None:
@@ -131,11 +144,11 @@ def retry_after_s(headers: Message, now: float | None = None) -> float | None:
     return max(0.0, moment - (time.time() if now is None else now))
 
 
-def _api_key(config: JudgeConfig) -> str:
+def _api_key(config: AskingConfig) -> str:
     name = config.api_key_variable
     key = os.environ.get(name, "").strip() if name else ""
     if name and not key:
-        raise JudgeError(f"environment variable {name} ({PREFIX}.api_key_variable) is not set")
+        raise JudgeError(f"environment variable {name} ({config.prefix}.api_key_variable) is not set")
     return key
 
 

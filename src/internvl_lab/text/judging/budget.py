@@ -10,10 +10,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 
-from internvl_lab.config.curation_judge import PREFIX, JudgeConfig
-from internvl_lab.curation.judging.answer_store import AnswerStore
-from internvl_lab.curation.judging.judge import Reply
+from internvl_lab.config.asking import AskingConfig
 from internvl_lab.errors import BudgetError
+from internvl_lab.text.judging.answer_store import AnswerStore
+from internvl_lab.text.judging.judge import Reply
 
 TOKENS_PER_PRICE = 1_000_000
 
@@ -26,7 +26,7 @@ class Budget:
         store: where calls are written down.
     """
 
-    def __init__(self, config: JudgeConfig, store: AnswerStore) -> None:
+    def __init__(self, config: AskingConfig, store: AnswerStore) -> None:
         self._config, self._store = config, store
         self._changed = threading.Condition()
         self._in_flight: dict[int, tuple[int, float]] = {}
@@ -82,7 +82,8 @@ class Budget:
 
     def _message(self) -> str:
         limits = {"max_calls": self._config.max_calls, "max_cost": self._config.max_cost}
-        named = " and ".join(f"{PREFIX}.{name}={value:g}" for name, value in limits.items() if value is not None)
+        prefix = self._config.prefix
+        named = " and ".join(f"{prefix}.{name}={value:g}" for name, value in limits.items() if value is not None)
         return (
             f"the judge's budget is used up ({self.calls} calls, cost {self.cost:.4f}; {named}); all answers are kept: "
             "raise the limit and run the same command again to go on"

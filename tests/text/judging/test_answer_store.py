@@ -3,9 +3,9 @@ import sys
 
 import pytest
 
-from internvl_lab.curation.judging.answer_store import AnswerStore, answer_key
-from internvl_lab.curation.judging.judge import Question, Reply
 from internvl_lab.errors import JudgeError
+from internvl_lab.text.judging.answer_store import AnswerStore, answer_key
+from internvl_lab.text.judging.judge import Question, Reply
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_one_owner_at_a_time(path):
     with pytest.raises(JudgeError, match="is in use"):
         AnswerStore(path)
     code = (
-        "import sys, pathlib\nfrom internvl_lab.curation.judging.answer_store import AnswerStore\n"
+        "import sys, pathlib\nfrom internvl_lab.text.judging.answer_store import AnswerStore\n"
         "from internvl_lab.errors import JudgeError\n"
         "try:\n    AnswerStore(pathlib.Path(sys.argv[1]))\nexcept JudgeError as error:\n    sys.exit(str(error))"
     )

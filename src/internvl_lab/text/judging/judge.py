@@ -1,7 +1,7 @@
 """What a judge is: something that answers a question in words, or says why it cannot.
 
 ```
-scoring ── Question ──> asking (cache, budget, retries) ── Judge.ask ──> Reply | Unanswered
+caller ── Question ──> asking (cache, budget, retries) ── Judge.ask ──> Reply | Unanswered
 ```
 """
 
@@ -19,9 +19,11 @@ class Question:
     """Hold what a judge is asked."""
 
     system: str
-    """The task: a prompt of `prompts`."""
+    """The task; "" sends no system message."""
     text: str
     """What is to be judged."""
+    images: tuple[str, ...] = ()
+    """Pictures behind the text, as `data:` URLs; only for judges that see."""
 
 
 @dataclass(frozen=True)

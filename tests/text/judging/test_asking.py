@@ -2,11 +2,11 @@ import threading
 
 import pytest
 
-from internvl_lab.config.curation_judge import JudgeConfig
-from internvl_lab.curation.judging.answer_store import AnswerStore
-from internvl_lab.curation.judging.asking import Asker
-from internvl_lab.curation.judging.judge import Question, Reply, TransientError, Unanswered
+from internvl_lab.config.asking import AskingConfig
 from internvl_lab.errors import BudgetError, JudgeError
+from internvl_lab.text.judging.answer_store import AnswerStore
+from internvl_lab.text.judging.asking import Asker
+from internvl_lab.text.judging.judge import Question, Reply, TransientError, Unanswered
 
 
 class Script:
@@ -39,7 +39,7 @@ def build(tmp_path):
         for store in stores:
             store.close()  # the next run
         stores.append(AnswerStore(tmp_path / "judge.sqlite"))
-        return Asker(judge, stores[-1], JudgeConfig(model="m", first_delay_s=0.0, **changes))
+        return Asker(judge, stores[-1], AskingConfig(model="m", first_delay_s=0.0, **changes))
 
     yield make
     for store in stores:
@@ -78,7 +78,7 @@ def test_a_failed_attempt_is_repeated_and_the_rest_is_not(build):
 
 def test_waits_double_up_to_the_limit_and_the_server_may_ask_for_more(build):
     asker = build(Script(), max_attempts=2)
-    asker._config = JudgeConfig(model="m", first_delay_s=1.0, max_delay_s=6.0)
+    asker._config = AskingConfig(model="m", first_delay_s=1.0, max_delay_s=6.0)
     for attempt, longest in enumerate([1, 2, 4, 6, 6]):
         assert longest / 2 <= asker._delay(attempt, None) <= longest
     assert asker._delay(0, 3.5) == 3.5

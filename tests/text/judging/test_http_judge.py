@@ -5,9 +5,9 @@ from email.message import Message
 
 import pytest
 
-from internvl_lab.curation.judging.http_judge import ChatJudge, retry_after_s
-from internvl_lab.curation.judging.judge import Question, TransientError, Unanswered
 from internvl_lab.errors import JudgeError
+from internvl_lab.text.judging.http_judge import ChatJudge, retry_after_s
+from internvl_lab.text.judging.judge import Question, TransientError, Unanswered
 
 KEY = "sk-very-secret-1234"
 

@@ -19,11 +19,11 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 
-from internvl_lab.config.curation_judge import PREFIX, JudgeConfig
-from internvl_lab.curation.judging.answer_store import AnswerStore, answer_key
-from internvl_lab.curation.judging.budget import Budget
-from internvl_lab.curation.judging.judge import Judge, Question, Reply, TransientError, Unanswered
+from internvl_lab.config.asking import AskingConfig
 from internvl_lab.errors import JudgeError
+from internvl_lab.text.judging.answer_store import AnswerStore, answer_key
+from internvl_lab.text.judging.budget import Budget
+from internvl_lab.text.judging.judge import Judge, Question, Reply, TransientError, Unanswered
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class Asker:
         config: limits.
     """
 
-    def __init__(self, judge: Judge, store: AnswerStore, config: JudgeConfig) -> None:
+    def __init__(self, judge: Judge, store: AnswerStore, config: AskingConfig) -> None:
         self._judge, self._store, self._config = judge, store, config
         self.budget = Budget(config, store)
         self.num_asked = self.num_cached = self.num_unanswered = 0
@@ -144,8 +144,9 @@ class Asker:
             self._unanswered_in_row = self._unanswered_in_row + len(failed) if len(failed) == len(answers) else 0
             too_many = self._unanswered_in_row > self._config.max_unanswered_in_row
         if too_many and failed:
+            limit = f"{self._config.prefix}.max_unanswered_in_row={self._config.max_unanswered_in_row}"
             raise JudgeError(
-                f"the judge left more than {PREFIX}.max_unanswered_in_row={self._config.max_unanswered_in_row} "
+                f"the judge left more than {limit} "
                 f"questions in a row unanswered ({failed[-1].reason}); answers so far are kept: run the command again"
             )
         return answers

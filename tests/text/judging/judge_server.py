@@ -16,7 +16,7 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -41,6 +41,8 @@ class JudgeServer(ThreadingHTTPServer):
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.in_flight = self.most_in_flight = 0
+        self.reply: Callable[[str, dict[str, Any]], str] | None = None
+        """What to say, from the text and the whole request, instead of a score by `worth`."""
 
     @property
     def url(self) -> str:
@@ -63,7 +65,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         server = self.server
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        system, text = (message["content"] for message in request["messages"])
+        *before, (_, content) = ((message["role"], message["content"]) for message in request["messages"])
+        system = before[0][1] if before else ""
+        text = content if isinstance(content, str) else content[0]["text"]
         with server.guard:
             server.requests.append(request)
             server.headers.append(dict(self.headers))
@@ -72,7 +76,8 @@ class _Handler(BaseHTTPRequestHandler):
             fault = server.next_fault(text)
         try:
             time.sleep(server.delay_s)
-            self.answer((system, text), fault, self.words(text, fault, system))
+            words = server.reply(text, request) if server.reply else self.words(text, fault, system)
+            self.answer((system, text), fault, words)
         finally:
             with server.guard:
                 server.in_flight -= 1

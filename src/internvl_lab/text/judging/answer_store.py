@@ -20,8 +20,8 @@ import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from internvl_lab.curation.judging.judge import Question, Reply
 from internvl_lab.errors import JudgeError
+from internvl_lab.text.judging.judge import Question, Reply
 
 _SETTINGS = """
 PRAGMA locking_mode = EXCLUSIVE; -- one run at a time; and the log needs no shared memory, which network disks lack
@@ -45,8 +45,9 @@ _MOST_VARIABLES = 500
 
 
 def answer_key(identity: str, question: Question) -> str:
-    """Hash everything that an answer depends on: the judge and its settings, the prompt and the text."""
-    return hashlib.sha256(json.dumps([identity, question.system, question.text]).encode()).hexdigest()
+    """Hash everything that an answer depends on: the judge and its settings, the prompt, the text and the pictures."""
+    parts = [identity, question.system, question.text, *question.images]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 class AnswerStore:
@@ -67,7 +68,7 @@ class AnswerStore:
         except sqlite3.DatabaseError as error:
             self._db.close()
             if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
-                raise JudgeError(f"{path} is in use: wait for the other run, or set curation.judge.cache") from error
+                raise JudgeError(f"{path} is in use: wait for the other run, or choose another cache") from error
             raise JudgeError(f"{path} cannot be used as a cache of answers: {error}") from error
 
     def close(self) -> None:

@@ -1,0 +1,1 @@
+"""Sets whose answers a language model judges: the official protocols, and asking the judge."""

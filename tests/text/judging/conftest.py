@@ -1,0 +1,45 @@
+"""Fixtures of the judging tests: a stand-in judge's server, settings that do not wait."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from internvl_lab.config.asking import AskingConfig
+
+SERVER = Path(__file__).resolve().parent / "judge_server.py"
+
+
+@pytest.fixture(scope="session")
+def judge_server() -> ModuleType:
+    """Give the module `judge_server`."""
+    spec = importlib.util.spec_from_file_location("judge_server", SERVER)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["judge_server"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def server(judge_server: ModuleType) -> Iterator[Any]:
+    """Give a running server."""
+    with judge_server.running() as running:
+        yield running
+
+
+@pytest.fixture
+def make_config(server: Any) -> Callable[..., AskingConfig]:
+    """Give settings for the running server that retry at once."""
+
+    def make(**changes: Any) -> AskingConfig:
+        settings: dict[str, Any] = {"model": "stand-in", "url": server.url, "first_delay_s": 0.0, "timeout_s": 5.0}
+        return AskingConfig("openai", **settings | changes)
+
+    return make
