@@ -32,7 +32,7 @@ from internvl_lab.inference.test_time.samples import Record
 
 COLUMNS = ("task", "result", "N", "score", "low", "high", "delta", "delta_low", "delta_high")
 COSTS = ("tokens", "gflops", "looping", "boxed")
-"""Columns of `curves.csv`; shares lie in 0 to 1. Differences from `direct` and shares of answers stand in the rows of the
+"""Columns of `curves.csv`; shares lie in 0 to 1. Differences from `direct` and shares of answers stand in rows of the
 report's table; the further points of the curves leave them empty."""
 HEAD = ("result", "N", "score", "95 % band", "vs direct", "tokens", "GFLOPs", "looping", "boxed")
 NAMES = {
