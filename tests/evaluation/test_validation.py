@@ -267,7 +267,13 @@ def test_off_is_no_callback(template, tmp_path):
 @pytest.mark.slow
 def test_two_ranks_share_the_questions_and_score_as_one(tmp_path):
     words = ["debug=tiny", "stage=finetune_lora", "init_from=asset:quickstart", "packing.packs_per_step=2"]
-    words += ["stage.packs_per_step=2", "evaluation.enabled=false", "logger=csv", "trainer.num_threads=1"]
+    words += [
+        "stage.packs_per_step=2",
+        "data.miniworld.num_val=33",
+        "evaluation.enabled=false",
+        "logger=csv",
+        "trainer.num_threads=1",
+    ]
     words += ["callbacks.validation={every_steps: 2, tasks: [counting, video], samples_per_task: 3}"]
     found = []
     for trainer in ("cpu", "ddp_sim"):
