@@ -266,7 +266,13 @@ def test_off_is_no_callback(template, tmp_path):
 
 @pytest.mark.slow
 def test_two_ranks_share_the_questions_and_score_as_one(tmp_path):
-    words = ["debug=tiny", "stage=finetune_lora", "init_from=asset:quickstart", "packing.packs_per_step=2"]
+    words = [
+        "debug=tiny",
+        "stage=finetune_lora",
+        "stage.lora.dropout=0.0",
+        "init_from=asset:quickstart",
+        "packing.packs_per_step=2",
+    ]
     words += [
         "stage.packs_per_step=2",
         "data.miniworld.num_val=33",
