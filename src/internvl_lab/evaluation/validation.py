@@ -32,7 +32,7 @@ from torch import nn
 from internvl_lab.atomic import write_atomic
 from internvl_lab.config import EvaluationConfig, RunConfig, ValidationConfig
 from internvl_lab.errors import ConfigError
-from internvl_lab.evaluation.contact_sheet import draw_contact_sheet
+from internvl_lab.evaluation.contact_sheet import draw_contact_sheet, show_question
 from internvl_lab.evaluation.results import EvaluationResult, Example, Prediction, TaskResult
 from internvl_lab.evaluation.runner import TaskRunner, pick_examples
 from internvl_lab.evaluation.tasks import Task, read_tasks
@@ -181,7 +181,8 @@ def _table_row(place: Sequence[Any], example: Example, picture: Path) -> list[An
     """Return one row of W&B's table; the example is drawn into `picture`, all frames of a video together."""
     draw_contact_sheet([example]).save(picture)
     shown = example.prediction
-    return [*place, example.task, shown.question, shown.reference, shown.prediction, shown.correct, picture]
+    question = show_question(shown.question)
+    return [*place, example.task, question, shown.reference, shown.prediction, shown.correct, picture]
 
 
 def _wandb_logs(trainer: L.Trainer) -> list[WandbLog]:
