@@ -70,11 +70,13 @@ class Run:
         self.template, self.tiling, self.val_dir = template, tiling, val_dir
         self.rounds = []
 
-    def __call__(self, every_steps=2, loggers=(), stop_after=None, **stage):
+    def __call__(self, every_steps=2, loggers=(), stop_after=None, precision="32-true", backend=None, **stage):
         tiny, stage = self.tiny, self.tiny.tiny_stage(6, **stage)
         data = tiny.TinyData(6, 2, self._pack)
         torch.manual_seed(1)  # of the adapters
-        module = InternVLModule(self.make_model(), stage, OptimizerConfig(), SchedulerConfig(), 7)
+        module = InternVLModule(
+            self.make_model(), stage, OptimizerConfig(), SchedulerConfig(), 7, compile_backend=backend
+        )
         quiet = CallbacksConfig(progress_bar=False, hang_timeout_s=60)
         checkpoints = self.folder / "checkpoints"
         callbacks = build_callbacks(stage, PACKING, self.folder, checkpoints, settings=quiet)
@@ -93,6 +95,7 @@ class Run:
             **loop_settings(stage, 2, 1),
             accelerator="cpu",
             devices=1,
+            precision=precision,
             logger=[CsvLog(self.folder), *loggers],
             callbacks=[*callbacks, *([tiny.StopAfter(stop_after)] if stop_after else [])],
             enable_progress_bar=False,
@@ -157,6 +160,17 @@ def test_a_round_leaves_scores_beside_the_tokens_predictions_and_pictures(make_r
     ]
     assert float(rows[6]["val/score"]) == expected.score
     assert Image.open(folder / "samples.png").width > 800  # a cell a task, side by side
+
+
+@pytest.mark.parametrize(
+    "settings", [{"precision": "bf16-mixed"}, pytest.param({"backend": "eager"}, marks=pytest.mark.slow)]
+)
+def test_autocast_and_compiled_layers_are_left_alone_too(make_run, settings):
+    asked, silent = make_run("asked"), make_run("silent")
+    silent(every_steps=None, **settings)
+    asked(**settings)
+    assert asked.rounds == [2, 4, 6]
+    assert asked.losses() == silent.losses()
 
 
 def test_a_resumed_run_asks_no_round_twice(make_run):
