@@ -20,8 +20,9 @@ from internvl_lab.config import InitConfig, RunConfig, StageConfig
 from internvl_lab.data import Batch, Cost
 from internvl_lab.data.datamodule import MultimodalDataModule
 from internvl_lab.errors import ResumeError
+from internvl_lab.evaluation.validation import build_validation
 from internvl_lab.models import InternVL, gather_weights, pack_cost, step_flops
-from internvl_lab.prepare import build_trainer, world_size_of
+from internvl_lab.prepare import VAL_MIXTURE, build_trainer, world_size_of
 from internvl_lab.run_folder import RunFolder
 from internvl_lab.text import ChatTemplate
 from internvl_lab.tracking import CsvLog, WandbLog, last_values
@@ -29,6 +30,7 @@ from internvl_lab.training import (
     FSDP2,
     InternVLModule,
     StopSignals,
+    add_monitors,
     build_callbacks,
     find_resume,
     loop_settings,
@@ -61,7 +63,7 @@ class StageRunner:
             init: where the parts' weights come from.
             step_offset: optimizer steps of the stages before.
         Raises:
-            CheckpointError, MissingWeightsError, ResumeError, ShardError: as their names say.
+            CheckpointError, ConfigError, MissingWeightsError, ResumeError, ShardError: as their names say.
             RunStopped: a signal asked for it.
         """
         config, run_dir = self.config, self.folder.path
@@ -103,6 +105,7 @@ class StageRunner:
         packs_per_step = config.packs_per_step(stage)
         options = config.trainer
         totals = last_values(self.folder.path, CUMULATIVE)
+        held_out = next((source.shards for source in config.data.mixtures.get(VAL_MIXTURE, {}).values()), None)
         callbacks = build_callbacks(
             stage,
             config.packing,
@@ -114,6 +117,7 @@ class StageRunner:
             signals=self.signals,
             journal=config.data.journal,
         )
+        callbacks = add_monitors(callbacks, build_validation(config, self.template, held_out, self.folder.path))
         if config.callbacks.model_summary and step_offset == 0:
             callbacks.append(RichModelSummary(max_depth=2))
         loggers = [self.csv] if self.wandb is None else [self.csv, self.wandb]

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from internvl_lab.checkpoints import (
+    base,
     check_sources,
-    init_from,
     initialise,
     load_official,
     resolve_source,
@@ -52,7 +52,7 @@ def test_a_checkpoint_of_the_authors_is_a_source_too(golden: Path, same: Same) -
 def test_assets_are_found_in_the_package(
     make_model: MakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(init_from, "files", lambda _package: tmp_path)
+    monkeypatch.setattr(base, "files", lambda _package: tmp_path)
     save_part(make_model(), "vision", tmp_path / "assets" / "tiny", {})
     assert resolve_source("asset:tiny") == tmp_path / "assets" / "tiny"
     with pytest.raises(MissingWeightsError, match="assets/other"):

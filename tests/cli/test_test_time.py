@@ -22,7 +22,7 @@ def test_a_run_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert run(out, *arguments) == 0
     assert "best of N" in capsys.readouterr().out
     assert {path.name for path in out.iterdir()} == {
-        "settings.json", "samples.jsonl", "scores.jsonl", "curves.json", "curves.png", "report.md",
+        "settings.json", "samples.jsonl", "scores.jsonl", "curves.csv", "curves.json", "curves.png", "report.md",
     }  # fmt: skip
     numbers = json.loads((out / "curves.json").read_text())
     assert [numbers["tasks"][task]["n"] for task in ("all", "reasoning", "counting")] == [8, 4, 4]

@@ -9,6 +9,7 @@ from internvl_lab.config import (
     RunConfig,
     StageConfig,
     TilingConfig,
+    ValidationConfig,
     VisionConfig,
 )
 from internvl_lab.errors import ConfigError
@@ -35,6 +36,9 @@ def test_max_steps_per_stage_shortens_and_never_lengthens():
         (lambda: RunConfig(trainer={"devices": 0}), r"trainer\.devices=0"),
         (lambda: RunConfig(logger={"csv": {}}), r"logger\.csv"),
         (lambda: CallbacksConfig(hang_timeout_s=0.0), r"callbacks\.hang_timeout_s=0"),
+        (lambda: ValidationConfig(every_steps=0), r"callbacks\.validation\.every_steps=0"),
+        (lambda: ValidationConfig(samples_per_task=0), r"callbacks\.validation\.samples_per_task=0"),
+        (lambda: ValidationConfig(max_pictures=-1), r"callbacks\.validation\.max_pictures=-1"),
         (lambda: EvaluationConfig(batch_size=0), r"evaluation\.batch_size=0"),
         (lambda: EvaluationConfig(max_new_tokens=0), r"evaluation\.max_new_tokens=0"),
         (lambda: EvaluationConfig(samples_per_task=0), r"evaluation\.samples_per_task=0"),

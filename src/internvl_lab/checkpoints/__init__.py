@@ -1,5 +1,6 @@
 """Weights in and out: native and the authors' format, sources of a run, hand-over between stages."""
 
+from internvl_lab.checkpoints.adapters import copy_adapter
 from internvl_lab.checkpoints.convert import convert, export_adapter
 from internvl_lab.checkpoints.handoff import (
     last_stage_weights,
@@ -16,6 +17,7 @@ from internvl_lab.checkpoints.processor import load_processor, save_processor
 __all__ = [
     "check_sources",
     "convert",
+    "copy_adapter",
     "export_adapter",
     "initialise",
     "last_stage_weights",

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from internvl_lab.checkpoints.files import new_folder, read_json
+from internvl_lab.checkpoints.base import ADAPTER_CONFIG_FILE, ADAPTER_FILE, BASE_KEY
+from internvl_lab.checkpoints.files import new_folder, read_json, write_json
 from internvl_lab.checkpoints.storage import SafetensorsFile, TensorFile
 from internvl_lab.config import LoraConfig
 from internvl_lab.config.typed import from_mapping
@@ -26,8 +27,6 @@ from internvl_lab.constants import LORA_KEY, STATE_KEY
 from internvl_lab.errors import CheckpointError
 from internvl_lab.models import BASE_MARK, add_low_rank, is_adapter, peft_config
 
-ADAPTER_CONFIG_FILE = "adapter_config.json"
-ADAPTER_FILE = "adapter_model.safetensors"
 SHARDED_STATE_FILE = "meta.pt"
 """What a sharded checkpoint keeps beside its tensors (Lightning's ModelParallelStrategy)."""
 
@@ -149,3 +148,21 @@ def save_adapter(adapters: Mapping[str, LowRank], lora: LoraConfig, folder: Path
         save_file(tensors, new / ADAPTER_FILE, metadata={"format": "pt"})
         config.save_pretrained(str(new))
     return folder
+
+
+def copy_adapter(folder: Path, out: Path, base: str) -> Path:
+    """Copy an adapter in bf16, with the name of the weights that it belongs to (see `base`).
+
+    Args:
+        folder: an adapter that peft or we wrote.
+        out: appears whole; replaced if it exists.
+        base: source of weights, for example `asset:quickstart`.
+    Raises:
+        CheckpointError: no LoRA adapter.
+    """
+    open_adapter(folder)
+    tensors = {name: tensor.to(torch.bfloat16) for name, tensor in load_file(folder / ADAPTER_FILE).items()}
+    with new_folder(out) as new:
+        save_file(tensors, new / ADAPTER_FILE, metadata={"format": "pt"})
+        write_json(new / ADAPTER_CONFIG_FILE, read_json(folder / ADAPTER_CONFIG_FILE) | {BASE_KEY: base})
+    return out

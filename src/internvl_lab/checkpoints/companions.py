@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from internvl_lab.checkpoints.base import base_of
 from internvl_lab.checkpoints.files import read_json, write_json
 from internvl_lab.checkpoints.init_from import resolve_source
 from internvl_lab.checkpoints.official import is_official
@@ -71,7 +72,7 @@ def find_companions(path: Path) -> Companions:
     if path.suffix == CHECKPOINT_SUFFIX:
         run_config = read_run_config(path)
         return Companions(None, None) if run_config is None else _of_run(run_config)
-    folder = path.parent if path.name in WHOLE_FILES else path
+    folder = path.parent if path.name in WHOLE_FILES else base_of(path)
     if (folder / PROCESSOR_FILE).is_file():
         return Companions(*load_processor(folder))
     template = ChatTemplate(load_tokenizer(folder)) if folder.is_dir() and has_tokenizer(folder) else None

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from internvl_lab.checkpoints.adapters import ADAPTER_CONFIG_FILE
+from internvl_lab.checkpoints.base import ADAPTER_CONFIG_FILE, ASSET_PREFIX, asset_folder
 from internvl_lab.checkpoints.handoff import last_stage_weights
 from internvl_lab.checkpoints.native import load_part
 from internvl_lab.checkpoints.storage import holds_weights, refuse_pickle
@@ -22,8 +21,6 @@ from internvl_lab.errors import MissingWeightsError
 from internvl_lab.models import InternVL
 
 log = logging.getLogger(__name__)
-
-ASSET_PREFIX = "asset:"
 
 PUBLISHED_WEIGHTS = {
     "internvit_300m": "OpenGVLab/InternViT-300M-448px-V2_5",
@@ -51,10 +48,7 @@ def resolve_source(source: str, part: str = "", name: str = "") -> Path:
         MissingWeightsError: nothing to load there; one sentence says what is missing and what to do.
         CheckpointError: a run's folder without a finished stage, or weights in pickle files.
     """
-    if source.startswith(ASSET_PREFIX):
-        folder = Path(str(files("internvl_lab"))) / "assets" / source.removeprefix(ASSET_PREFIX)
-    else:
-        folder = Path(source).expanduser()
+    folder = asset_folder(source) if source.startswith(ASSET_PREFIX) else Path(source).expanduser()
     if (folder / "stages").is_dir():
         return last_stage_weights(folder)
     if holds_weights(folder):

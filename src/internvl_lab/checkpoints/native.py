@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from internvl_lab.checkpoints import official
+from internvl_lab.checkpoints.base import base_of
 from internvl_lab.checkpoints.configs import OUR_KEY, check_switches, from_native_config, our_fields, to_native_config
 from internvl_lab.checkpoints.files import new_folder, read_json, write_json
 from internvl_lab.checkpoints.processor import save_processor
@@ -141,7 +142,7 @@ def read_config(folder: Path) -> tuple[ModelConfig, int]:
     Raises:
         CheckpointError: config.json is missing or describes another kind of model.
     """
-    content = read_json(folder / CONFIG_FILE)
+    content = read_json(base_of(folder) / CONFIG_FILE)
     if official.is_official(content):
         return official.from_official_config(content)
     return from_native_config(content)

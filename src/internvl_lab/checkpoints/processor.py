@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
+from internvl_lab.checkpoints.base import base_of
 from internvl_lab.checkpoints.files import read_json, write_json
 from internvl_lab.config import TilingConfig
 from internvl_lab.errors import CheckpointError
@@ -36,6 +37,7 @@ def load_processor(folder: Path) -> tuple[ChatTemplate, TilingConfig]:
         CheckpointError: processor.json is missing or has unknown fields.
         MissingWeightsError: tokenizer.json is missing.
     """
+    folder = base_of(folder)
     content = read_json(folder / PROCESSOR_FILE)
     try:
         tiling = TilingConfig(**content["tiling"])

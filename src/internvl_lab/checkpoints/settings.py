@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from internvl_lab.checkpoints.base import base_of
 from internvl_lab.checkpoints.configs import OUR_KEY, from_native_config, parts_from_ours, vision_from_native
 from internvl_lab.checkpoints.files import read_json
 from internvl_lab.checkpoints.official import (
@@ -71,7 +72,7 @@ def read_settings(path: Path) -> Settings:
     if path.suffix == CHECKPOINT_SUFFIX:
         run_config = read_run_config(path)
         return Settings() if run_config is None else _whole(run_model(run_config), None)
-    folder = path.parent if path.name in WHOLE_FILES else path
+    folder = path.parent if path.name in WHOLE_FILES else base_of(path)
     return from_content(read_json(folder / CONFIG_FILE)) if (folder / CONFIG_FILE).is_file() else Settings()
 
 

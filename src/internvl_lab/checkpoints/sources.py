@@ -19,9 +19,11 @@ from internvl_lab.checkpoints.adapters import (
     LowRank,
     StoredTensor,
     checkpoint_lora,
+    open_adapter,
     pair_up,
     without_base_mark,
 )
+from internvl_lab.checkpoints.base import base_of
 from internvl_lab.checkpoints.names import OFFICIAL_ROOTS, root_of, to_native
 from internvl_lab.checkpoints.official import IMAGE_TOKEN_FROM_END
 from internvl_lab.checkpoints.settings import Settings, read_settings
@@ -128,6 +130,8 @@ def open_source(path: Path, allow_pickle: bool = False, language: LanguageConfig
         CheckpointError: an unreadable file, a pickle file that is not allowed, or settings that are not supported.
         MissingWeightsError: no weights there.
     """
+    if (base := base_of(path)) != path:
+        return _open_adapted(path, open_source(base, allow_pickle, language))
     settings = read_settings(path)
     files = [(file, file.shapes()) for file in open_files(path, allow_pickle)]
     root = root_of([name for _, shapes in files for name in shapes])
@@ -152,6 +156,16 @@ def open_source(path: Path, allow_pickle: bool = False, language: LanguageConfig
                 entries[key] = replace(entries[key], shape=vocabulary.fit(key, entries[key].shape))
         settings = _extended(settings, settings.language, vocabulary)
     return Source(path, settings, entries, root, language, vocabulary, adapters)
+
+
+def _open_adapted(adapter: Path, source: Source) -> Source:
+    """Add an adapter to its base, all of it."""
+    adapters = open_adapter(adapter)
+    if lost := sorted(set(adapters) - set(source.add(adapters))):
+        names = ", ".join(lost[:10])
+        raise CheckpointError(f"{adapter}: {len(lost)} adapters belong to weights that {source.path} lacks: {names}")
+    source.path = adapter
+    return source
 
 
 def _extended(settings: Settings, language: LanguageConfig, vocabulary: Vocabulary) -> Settings:

@@ -19,6 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from internvl_lab.checkpoints.base import base_of
 from internvl_lab.checkpoints.sharded import STATE_DICT, ShardedFolder
 from internvl_lab.checkpoints.tensors import (
     INDEX_FILE,
@@ -154,6 +155,7 @@ def holds_weights(path: Path) -> bool:
     """Say whether a folder or file could hold weights of a kind that `open_files` reads; nothing is opened."""
     if path.is_file():
         return path.suffix in (".safetensors", CHECKPOINT_SUFFIX, *PICKLE_SUFFIXES)
+    path = base_of(path)
     return has_weights(path) or any((path / name).is_file() for name in (SHARDED_MARK, PICKLE_FILE, PICKLE_INDEX))
 
 

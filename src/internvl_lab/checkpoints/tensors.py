@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from internvl_lab.checkpoints.base import ADAPTER_FILE, base_of
 from internvl_lab.checkpoints.files import read_json
 from internvl_lab.errors import CheckpointError
 from internvl_lab.models import InternVL, part_of
@@ -46,13 +47,15 @@ def has_weights(folder: Path) -> bool:
 def weight_files(folder: Path) -> list[Path]:
     """List the safetensors files of a folder, following the index of a sharded checkpoint; a file stands for itself.
 
-    A sharded checkpoint of FSDP2 is a folder too: all its files are listed.
+    A sharded checkpoint of FSDP2 is a folder too: all its files are listed. An adapter comes behind its base's files.
 
     Raises:
         CheckpointError: there are no weights, or a file that the index names is missing.
     """
     if folder.is_file():
         return [folder]
+    if (base := base_of(folder)) != folder:
+        return [*weight_files(base), folder / ADAPTER_FILE]
     if (folder / SHARDED_MARK).is_file():
         return sorted(path for path in folder.iterdir() if path.is_file())
     if (folder / INDEX_FILE).is_file():

@@ -10,7 +10,7 @@ from pathlib import Path
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add this command's options."""
     parser.add_argument("--run", type=Path, required=True, help="run folder, for example outputs/latest")
-    parser.add_argument("--parts", default="vision,projector,language", help="comma-separated parts")
+    parser.add_argument("--parts", default="vision,projector,language", help="comma-separated parts, or adapter")
     parser.add_argument("--out", type=Path, required=True, help="asset folder: src/internvl_lab/assets/NAME")
 
 

@@ -25,6 +25,7 @@ from internvl_lab.config.run import (
     RunConfig,
     ScaleConfig,
     SweepConfig,
+    ValidationConfig,
 )
 from internvl_lab.config.stage import LoraConfig, OptimizerConfig, RecipeConfig, SchedulerConfig, StageConfig
 from internvl_lab.config.test_time import SamplingConfig, TestTimeConfig
@@ -63,5 +64,6 @@ __all__ = [
     "SweepConfig",
     "TestTimeConfig",
     "TilingConfig",
+    "ValidationConfig",
     "VisionConfig",
 ]

@@ -39,6 +39,25 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True)
+class ValidationConfig:
+    """Say which held-out tasks are asked while a stage trains; how answers are decoded stands in `evaluation`."""
+
+    every_steps: int | None = None
+    """Optimizer steps between two rounds; null = off."""
+    tasks: tuple[str, ...] = ()
+    """Tasks to ask; empty = all that `data.mixtures.val` holds."""
+    samples_per_task: int = 20
+    """Questions of each task: the first in shard order, the same in every round."""
+    max_pictures: int = 8
+    """Answers of a round that are kept with their pictures."""
+
+    def __post_init__(self) -> None:
+        """Refuse empty rounds."""
+        at_least(self, "callbacks.validation", 1, "every_steps", "samples_per_task")
+        at_least(self, "callbacks.validation", 0, "max_pictures")
+
+
+@dataclass(frozen=True)
 class CallbacksConfig:
     """Say what watches a run, and what becomes of it when it hangs or must leave a cluster."""
 
@@ -50,6 +69,8 @@ class CallbacksConfig:
     """Seconds that one pack may take, fetching included, before stacks and sample keys are reported; null = off."""
     abort_on_hang: bool = False
     """End the process after that report instead of carrying on."""
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+    """Held-out tasks asked while training."""
 
     def __post_init__(self) -> None:
         """Refuse a timeout of 0."""

@@ -70,15 +70,22 @@ def evaluate(
         "blind": cfg.blind,
     }
     store = PredictionStore(predictions_dir, settings)
-    runner = _Runner(Processor(template, tiling), Generator(model, template, cfg.max_new_tokens, cfg.batch_size), cfg)
+    generator = Generator(model, template, cfg.max_new_tokens, cfg.batch_size)
+    runner = TaskRunner(Processor(template, tiling), generator, cfg)
     with progress_bar(progress) as bar:
         results = tuple(runner.run(task, store, bar) for task in tasks)
     examples = [e for task, result in zip(tasks, results, strict=True) for e in pick_examples(task, result)]
     return EvaluationResult(results, {**settings, "shards": str(shards_dir)}, tuple(examples))
 
 
-class _Runner:
-    """Answer tasks one after the other."""
+class TaskRunner:
+    """Answer tasks one after the other.
+
+    Args:
+        processor: prepares the prompts.
+        generator: answers them.
+        cfg: batch size, temperature, and whether a blind run is made beside.
+    """
 
     def __init__(self, processor: Processor, generator: Generator, cfg: EvaluationConfig) -> None:
         self.processor, self.generator, self.cfg = processor, generator, cfg
@@ -88,7 +95,7 @@ class _Runner:
         predictions = store.load(task.name)
         bar_task = bar.add_task(task.name, total=len(task.questions))
         if predictions is None:
-            predictions = tuple(self._predict(task, lambda n: bar.advance(bar_task, n)))
+            predictions = tuple(self.predict(task, lambda n: bar.advance(bar_task, n)))
             store.save(task.name, predictions)
         else:
             logger.info("%s: finished before, %d predictions reused", task.name, len(predictions))
@@ -97,8 +104,13 @@ class _Runner:
         logger.info("%s: score %.3f, blind %s, n %d", task.name, result.score, result.blind, result.n)
         return result
 
-    def _predict(self, task: Task, advance: Callable[[int], object]) -> Iterator[Prediction]:
-        """Answer the questions of a task chunk by chunk, in order."""
+    def predict(self, task: Task, advance: Callable[[int], object] = lambda _: None) -> Iterator[Prediction]:
+        """Answer the questions of a task chunk by chunk, in order.
+
+        Args:
+            task: what is asked.
+            advance: called with the number of questions after each chunk.
+        """
         size = BATCHES_PER_CHUNK * self.cfg.batch_size
         for start in range(0, len(task.questions), size):
             chunk = task.questions[start : start + size]

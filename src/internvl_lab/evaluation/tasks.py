@@ -63,7 +63,11 @@ class Task:
 
 
 def read_tasks(
-    shards_dir: Path | str, template: ChatTemplate, names: Sequence[str] = (), limit: int | None = None
+    shards_dir: Path | str,
+    template: ChatTemplate,
+    names: Sequence[str] = (),
+    limit: int | None = None,
+    key: str = "evaluation.tasks",
 ) -> tuple[list[Task], ShardIndex]:
     """Collect the tasks that a folder of shards holds.
 
@@ -72,6 +76,7 @@ def read_tasks(
         template: makes the index (its token counts), nothing else.
         names: tasks wanted, in this order; empty = all, in order of appearance.
         limit: at most so many questions a task, the first in shard order.
+        key: setting that the names come from, for messages.
     Returns:
         (tasks, the index they were read through).
     Raises:
@@ -87,7 +92,7 @@ def read_tasks(
         raise ConfigError(f"evaluation: no record in {shards_dir} has a `task` field")
     unknown = [name for name in names if name not in rows]
     if unknown:
-        raise ConfigError(f"evaluation.tasks: unknown task {unknown[0]!r}; {shards_dir} holds {', '.join(rows)}")
+        raise ConfigError(f"{key}: unknown task {unknown[0]!r}; {shards_dir} holds {', '.join(rows)}")
     return [_build_task(index, name, rows[name][:limit]) for name in names or rows], index
 
 

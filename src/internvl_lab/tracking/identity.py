@@ -52,6 +52,7 @@ IGNORED = (
     "callbacks.requeue",
     "callbacks.hang_timeout_s",
     "callbacks.abort_on_hang",
+    "callbacks.validation",
 )
 """Settings that change where, how fast or how visibly a run works, but not what comes out.
 

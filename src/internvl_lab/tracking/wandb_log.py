@@ -96,6 +96,12 @@ class WandbLog(WandbLogger):
         self.experiment.log({**metrics, **stage, **position})
 
     @rank_zero_only
+    def draw_over(self, keys: Sequence[str], axis: str) -> None:
+        """Draw metrics over `axis` (one of AXES) instead of W&B's own count of rows."""
+        for key in keys:
+            self.experiment.define_metric(key, step_metric=axis)
+
+    @rank_zero_only
     def log_images(self, key: str, paths: Sequence[Path], captions: Sequence[str] | None = None) -> None:
         """Log picture files under `key`; captions, when given, are as many as paths."""
         import wandb

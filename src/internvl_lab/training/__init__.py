@@ -14,7 +14,7 @@ from internvl_lab.training.slurm import requeue_job, slurm_plugins
 from internvl_lab.training.source_loss import SourceLossMonitor
 from internvl_lab.training.stop import RunStopped, StopOnRequest, StopSignals
 from internvl_lab.training.throughput import ThroughputMonitor
-from internvl_lab.training.trainer import accumulation_of, build_callbacks, loop_settings
+from internvl_lab.training.trainer import accumulation_of, add_monitors, build_callbacks, loop_settings
 from internvl_lab.training.watchdog import Watchdog
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "ThroughputMonitor",
     "Watchdog",
     "accumulation_of",
+    "add_monitors",
     "build_callbacks",
     "describe_parts",
     "find_resume",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,3 +103,9 @@ def build_callbacks(
     checkpoint = StepCheckpoint(checkpoint_dir, stage.checkpoint_every)
     stop = [] if signals is None else [StopOnRequest(signals, checkpoint)]
     return [*callbacks, checkpoint, *stop]
+
+
+def add_monitors(callbacks: Sequence[L.Callback], monitors: Sequence[L.Callback]) -> list[L.Callback]:
+    """Put monitors of rooms above this one where their figures still reach the row of the step: before its writer."""
+    place = next(i for i, callback in enumerate(callbacks) if isinstance(callback, MetricsWriter))
+    return [*callbacks[:place], *monitors, *callbacks[place:]]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +35,16 @@ def test_a_run_leaves_report_plot_and_numbers(
     assert f"majority vote, N = 3: {majority['score']['mean']:.3f}" in text
     for words in ("![curves](curves.png)", "## all (6 questions)", "## ocr (3 questions)", "- seed: `0`", "&lt;image"):
         assert words in text
+    table = list(csv.DictReader(paths["table"].read_text(encoding="utf-8").splitlines()))
+    assert [(row["result"], row["N"]) for row in table if row["task"] == "ocr"] == [
+        *(("direct", "1"), ("cot", "1"), ("sample", "1")),
+        *((name, "3") for name in ("majority", "weighted", "best_of_n", "pass")),
+        *((name, n) for name in ("majority", "weighted", "best_of_n", "pass") for n in ("1", "2")),
+    ]
+    (row,) = [row for row in table if (row["task"], row["result"], row["N"]) == ("all", "majority", "3")]
+    assert float(row["score"]) == pytest.approx(majority["score"]["mean"], rel=1e-5)
+    assert float(row["delta_low"]) == pytest.approx(majority["delta"]["low"], rel=1e-5)
+    assert float(row["gflops"]) == pytest.approx(majority["flops"] / 1e9, rel=1e-5)
     with Image.open(paths["curves"]) as image:
         assert image.width > 800
 

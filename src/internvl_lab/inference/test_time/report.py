@@ -3,6 +3,7 @@
 ::
 
     out/report.md      table of results a task, examples, how to read it, settings
+        curves.csv     the same and every point of the curves, one row each
         curves.json    every number of the tables and the plot
         curves.png     score over N and over cost (left out when nothing was drawn)
 
@@ -11,8 +12,12 @@ Every file appears whole or not at all; `curves.json` is last, so its presence m
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import astuple
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +27,13 @@ from internvl_lab.atomic import write_atomic
 from internvl_lab.config import TestTimeConfig
 from internvl_lab.errors import InternVLLabError
 from internvl_lab.inference.test_time.plot import GIGA, draw_curves
-from internvl_lab.inference.test_time.results import Result, Row, to_json
+from internvl_lab.inference.test_time.results import Curve, Result, Row, to_json
 from internvl_lab.inference.test_time.samples import Record
 
+COLUMNS = ("task", "result", "N", "score", "low", "high", "delta", "delta_low", "delta_high")
+COSTS = ("tokens", "gflops", "looping", "boxed")
+"""Columns of `curves.csv`; shares lie in 0 to 1. Differences from `direct` and shares of answers stand in rows of the
+report's table; the further points of the curves leave them empty."""
 HEAD = ("result", "N", "score", "95 % band", "vs direct", "tokens", "GFLOPs", "looping", "boxed")
 NAMES = {
     "direct": "direct, greedy",
@@ -69,6 +78,7 @@ def write_report(
         subtitle = f"{name}, {config.prompt} prompt, T = {config.temperature:g}, top-p {config.top_p:g}"
         paths["curves"] = write_atomic(folder / "curves.png", draw_curves(results, subtitle))
     write_atomic(paths["report"], render(config, results, records, settings))
+    paths["table"] = write_atomic(folder / "curves.csv", to_csv(results))
     chosen = headline(config, results[0])
     numbers = {"headline": {"row": chosen.name, "score": chosen.score.mean}, "tasks": to_json(results)}
     paths["numbers"] = write_atomic(
@@ -88,6 +98,37 @@ def result_table(result: Result) -> Table:
         cost = (f"{row.tokens:.1f}", f"{row.flops / GIGA:.3g}")
         table.add_row(NAMES[row.name], str(row.num_samples), f"{row.score.mean:.3f}", half, delta, *cost)
     return table
+
+
+def to_csv(results: Sequence[Result]) -> str:
+    """Write the results and, for each curve, its points below the largest N, under `COLUMNS` and `COSTS`."""
+    buffer = io.StringIO(newline="")
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow((*COLUMNS, *COSTS))
+    for result in results:
+        for cells in (*map(_row_cells, result.rows), *chain.from_iterable(map(_point_cells, result.curves))):
+            writer.writerow((result.task, *map(_rounded, cells)))
+    return buffer.getvalue()
+
+
+def _row_cells(row: Row) -> tuple[str | float, ...]:
+    cost = (row.tokens, row.flops / GIGA, row.looping, row.boxed)
+    return (row.name, row.num_samples, *astuple(row.score), *astuple(row.delta), *cost)
+
+
+def _point_cells(curve: Curve) -> list[tuple[str | float, ...]]:
+    """List the points of a curve that are no row of the table; their difference from `direct` is not known."""
+    points = zip(curve.sizes, curve.bands, curve.tokens, curve.flops, strict=True)
+    return [
+        (curve.name, size, *astuple(band), "", "", "", tokens, flops / GIGA, "", "")
+        for size, band, tokens, flops in points
+        if size < curve.sizes[-1]
+    ]
+
+
+def _rounded(cell: str | float) -> str | float:
+    """Keep six digits: scores come from some hundred questions."""
+    return float(f"{cell:.6g}") if isinstance(cell, float) else cell
 
 
 def headline(config: TestTimeConfig, result: Result) -> Row:
