@@ -5,6 +5,7 @@ The profiler starts before the model is built, so that every byte that is freed 
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 
 import lightning as L
@@ -74,6 +75,7 @@ def peak_bytes(
 ) -> int:
     """Measure three optimizer steps of a stage, as `run_stage` trains it, on one CPU."""
     silence_lightning()
+    gc.collect()  # what an earlier run left behind would be counted as released by this one
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         _train(config, stage, make_batch(config, lengths, tiles, supervised), precision, accumulation)
     return max(_held(profiler))
