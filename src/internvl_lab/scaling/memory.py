@@ -175,16 +175,17 @@ class _Walk:
         )
 
     def _gathered(self, block: Block | None, backward: bool) -> float:
-        """Count FSDP2's buffers: the root's unit, this layer and the prefetched next; backward also their gradients."""
+        """Count FSDP2's buffers.
+
+        The root's unit is whole all the time, and of the layers this one and the one that is fetched ahead. Gradients
+        are in the weights' type until they are reduced: a layer's at once, the root's after the last block (None).
+        """
+        n, root_gradients = self.n, self.root_trained * self.n.compute
         if block is None:
-            return 0.0
-        layer = block.parameters * self.n.compute if block.is_layer else 0
-        weights = self.root + 2 * layer
-        if not backward:
-            return weights
-        # gradients of the root's unit wait for the end of the backward pass; a layer's are reduced in the weights' type
-        trained = block.trained if block.is_layer else 0
-        return weights + self.root_trained * self.n.compute + trained * (self.n.compute + self.n.weight)
+            return self.root + root_gradients + self.root_trained * n.reduced
+        layer, trained = (block.parameters, block.trained) if block.is_layer else (0, 0)
+        weights = self.root + 2 * layer * n.compute
+        return weights + (root_gradients + trained * (n.compute + n.reduced) if backward else 0)
 
 
 def _kind(block: Block) -> str:

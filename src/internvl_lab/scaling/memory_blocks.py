@@ -46,6 +46,8 @@ class Numerics:
     """Queries, keys, values and outputs of attention kernels."""
     layer_norm: int
     """Inputs and outputs of LayerNorm, which CUDA's autocast runs in fp32."""
+    reduced: int
+    """Gradients that FSDP2 sums over ranks."""
     on_cpu: bool = False
 
     @property
@@ -73,6 +75,7 @@ def numerics(dtype: str, precision: str, *, sharded: bool = False, on_cpu: bool 
         stream=stream,
         attention=FP32 if on_cpu else compute,
         layer_norm=FP32 if mixed and not on_cpu else stream,
+        reduced=FP32 if mixed else weight,
         on_cpu=on_cpu,
     )
 
