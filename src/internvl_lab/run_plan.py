@@ -2,15 +2,15 @@
 
 ::
 
-    RunConfig ── scaling.plan_row ──> Cost ──> tables ──> terminal
-       └ with a sweep: one Cost a row            └──────> plan.md, plan.json in the folder that the run will have
+    RunConfig ── packs measured where the data are indexed ── scaling.plan_row ──> Cost ──> tables ──> terminal
+       └ with a sweep: one Cost a row                                                         └──> plan.md, plan.json
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,14 @@ from rich.console import Console
 
 from internvl_lab.atomic import write_atomic
 from internvl_lab.checkpoints import resolve_source
-from internvl_lab.config import RunConfig
+from internvl_lab.config import RunConfig, SourceConfig
 from internvl_lab.config.compose import compose
 from internvl_lab.constants import PARTS
 from internvl_lab.errors import CheckpointError, MissingWeightsError
 from internvl_lab.models import build_on_meta, count_parameters
-from internvl_lab.prepare import run_hash
+from internvl_lab.prepare import MINIWORLD_PREFIX, build_template, miniworld_root, run_hash
 from internvl_lab.scaling import Cost, Row, expand, plan_row
+from internvl_lab.scaling.cost_packs import measure_packs
 from internvl_lab.scaling.cost_tables import (
     Section,
     flops_section,
@@ -36,8 +37,10 @@ from internvl_lab.scaling.cost_tables import (
     stages_section,
     study_section,
     totals_line,
+    use_section,
 )
 from internvl_lab.scaling.memory import Memory
+from internvl_lab.scaling.memory_blocks import PackUse
 
 PLAN_FILE = "plan"
 """Name of what is written, without `.md` and `.json`."""
@@ -88,14 +91,15 @@ def show_plan(
 
 def plan_run(config: RunConfig) -> Plan:
     """Plan one run: its parts and their weights, its stages and what each costs."""
-    cost = plan_row(config)
+    cost = plan_row(config, pack_means(config))
     counts = count_parameters(build_on_meta(config.model))
     weights = {part: _weights_state(config.init_from.part(part)) for part in PARTS}
     sections = [
         parts_section(config, counts, weights),
         stages_section(config, cost),
+        use_section(cost),
         flops_section(cost),
-        *memory_section(config),
+        memory_section(config),
     ]
     data = {"experiment": config.experiment, "parameters": counts, "weights": weights, **cost_data(config, cost)}
     return Plan(_head(config), sections, [*layout_lines(config, cost), totals_line(config, [cost])], data)
@@ -105,13 +109,41 @@ def plan_study(config: RunConfig, overrides: Sequence[str]) -> Plan:
     """Plan every row of a sweep, and their sum."""
     rows = expand(config.sweep)
     configs = [compose([*_without_sweep(overrides), "sweep=none", *row.overrides]) for row in rows]
-    costs = [plan_row(each) for each in configs]
+    costs = [plan_row(each, pack_means(each)) for each in configs]
     data = {
         "experiment": config.experiment,
         "rows": [_row_data(*each) for each in zip(rows, configs, costs, strict=True)],
         "total": totals(costs),
     }
     return Plan(_head(config), [study_section(rows, costs)], [totals_line(config, costs)], data)
+
+
+def pack_means(config: RunConfig) -> dict[str, PackUse]:
+    """Measure the mean pack of every stage whose data are indexed on this machine, stage name to pack."""
+    try:
+        template = build_template(config)
+    except (MissingWeightsError, CheckpointError):
+        return {}
+    means = {}
+    for stage in config.stages.values():
+        sources = _local_sources(config, stage.mixture)
+        use = measure_packs(config, stage, sources, template) if sources else None
+        if use is not None:
+            means[stage.name] = use
+    return means
+
+
+def _local_sources(config: RunConfig, mixture: str) -> dict[str, SourceConfig]:
+    """Put miniworld's folders into a mixture, without generating them; empty = its data do not exist yet."""
+    sources, settings = dict(config.data.mixtures.get(mixture, {})), config.data.miniworld
+    for name, source in sources.items():
+        if source.shards.startswith(MINIWORLD_PREFIX):
+            split = source.shards.removeprefix(MINIWORLD_PREFIX)
+            if settings is None or (split == "finetune" and (settings.loop_share or settings.filtered)):
+                return {}  # looping answers are planted beside the sound split when the run starts
+            folder = miniworld_root(settings, config.paths.data_dir) / split
+            sources[name] = replace(source, shards=str(folder))
+    return sources
 
 
 def _without_sweep(overrides: Sequence[str]) -> list[str]:

@@ -10,7 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from internvl_lab.config import RunConfig
+from internvl_lab.config import RunConfig, StageConfig
 from internvl_lab.constants import PARTS
 from internvl_lab.models import FLOP_PARTS
 from internvl_lab.models.devices import GIB
@@ -20,7 +20,10 @@ from internvl_lab.scaling.memory import Layout, Memory
 from internvl_lab.scaling.rows import Row
 
 MEMORY_KINDS = ("weights", "gradients", "optimizer", "activations", "logits", "communication")
-_TEXT = frozenset({"part", "name", "weights", "stage", "trains", "mixture", "row", "overrides", "layout", "recompute"})
+_SHORT = ("weights", "grads", "AdamW", "activ.", "logits", "comm.")
+"""Heads of `MEMORY_KINDS` that leave room for the numbers in 80 columns."""
+MIB = 1 << 20
+_TEXT = frozenset({"part", "name", "source", "stage", "trains", "mixture", "packs are", "row", "layout", "fits on"})
 """Columns of words, to the left; all others hold numbers."""
 
 
@@ -35,17 +38,12 @@ class Section:
 
 def print_section(section: Section, console: Console) -> None:
     """Print a table; words to the left, numbers to the right."""
-    table = Table(title=section.title, box=box.SIMPLE, title_justify="left")
+    table = Table(title=section.title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False, padding=(0, 1, 0, 0))
     for column in section.columns:
-        table.add_column(column, justify="left" if _is_text(section, column) else "right", overflow="fold")
+        table.add_column(column, justify="left" if column in _TEXT else "right", overflow="fold")
     for row in section.rows:
         table.add_row(*row)
     console.print(table)
-
-
-def _is_text(section: Section, column: str) -> bool:
-    """`weights` are words among the parts, bytes in a table of memory."""
-    return column in _TEXT and not (column == "weights" and "gradients" in section.columns)
 
 
 def markdown(head: str, sections: Sequence[Section], lines: Sequence[str]) -> str:
@@ -53,25 +51,22 @@ def markdown(head: str, sections: Sequence[Section], lines: Sequence[str]) -> st
     text = [f"# Plan: {head}", ""]
     for section in sections:
         text += [f"## {section.title}", "", f"| {' | '.join(section.columns)} |"]
-        text += ["|" + "|".join("---" if _is_text(section, column) else "--:" for column in section.columns) + "|"]
+        text += ["|" + "|".join("---" if column in _TEXT else "--:" for column in section.columns) + "|"]
         text += [*(f"| {' | '.join(row)} |" for row in section.rows), ""]
-    return "\n".join([*text, *(f"- {line}" for line in lines)]) + "\n"
+    return "\n".join([*text, *(f"- {line.strip()}" for line in lines)]) + "\n"
 
 
 def parts_section(config: RunConfig, counts: Mapping[str, int], weights: Mapping[str, str]) -> Section:
     """Name the parts, their parameters and where their weights come from."""
     rows = [(part, getattr(config.model, part).name, f"{counts[part]:,}", weights[part]) for part in PARTS]
     rows.append(("total", "", f"{counts['total']:,}", ""))
-    return Section("parts", ("part", "name", "parameters", "weights"), rows)
+    return Section("parts", ("part", "name", "parameters", "source"), rows)
 
 
 def stages_section(config: RunConfig, cost: Cost) -> Section:
-    """Say what each stage trains and reads, and what it takes."""
-    columns = ("stage", "trains", "share", "mixture", "rate", "steps", "packs/step", "tokens/step", "tiles/step")
-    columns += ("tokens", "tiles", "TFLOP/step", "GPU hours")
-    rows = [_stage_row(config, stage) for stage in cost.stages]
-    bounds = "packs as measured on the index" if cost.measured else "tokens, tiles and FLOPs at most: full packs"
-    return Section(f"stages ({bounds})", columns, rows)
+    """Say what each stage trains and reads."""
+    columns = ("stage", "trains", "share", "mixture", "rate", "steps", "packs/step")
+    return Section("stages", columns, [_stage_row(config, stage) for stage in cost.stages])
 
 
 def _stage_row(config: RunConfig, stage: StageCost) -> tuple[str, ...]:
@@ -84,11 +79,23 @@ def _stage_row(config: RunConfig, stage: StageCost) -> tuple[str, ...]:
         f"{settings.learning_rate:g}",
         f"{stage.steps:,}",
         f"{stage.packs_per_step:,}",
+    )
+
+
+def use_section(cost: Cost) -> Section:
+    """Say how much each stage reads, a step and in all, and how long it takes."""
+    columns = ("stage", "packs are", "tokens/step", "tiles/step", "tokens", "tiles", "GPU hours")
+    return Section("data and time", columns, [_use_row(stage) for stage in cost.stages])
+
+
+def _use_row(stage: StageCost) -> tuple[str, ...]:
+    return (
+        stage.name,
+        "as indexed" if stage.measured else "full (at most)",
         f"{stage.packs_per_step * stage.use.tokens:,.0f}",
         f"{stage.packs_per_step * stage.use.tiles:,.0f}",
         f"{stage.packs * stage.use.tokens:.3g}",
         f"{stage.packs * stage.use.tiles:.3g}",
-        f"{stage.step_flops / 1e12:,.3g}",
         f"{stage.gpu_hours:,.3g}",
     )
 
@@ -102,25 +109,30 @@ def flops_section(cost: Cost) -> Section:
     return Section("TFLOP a step by part", ("stage", *FLOP_PARTS, "total"), rows)
 
 
-def memory_section(config: RunConfig) -> list[Section]:
+def memory_section(config: RunConfig) -> Section:
     """Show the peak of one GPU for the configured layout, and beside it DDP and FSDP2 on as many GPUs, or on a node."""
     configured = configured_layout(config.trainer, config.cost)
     world = configured.gpus if configured.gpus > 1 else config.cost.gpus_per_node
     layouts = dict.fromkeys([configured, *(Layout(world, name) for name in ("ddp", "fsdp2") if world > 1)])
-    rows, bound = [], pack_bound(config)
+    found, bound = [], pack_bound(config)
     for stage in config.stages.values():
         for layout in layouts:
             if config.packs_per_step(stage) % layout.gpus == 0 or layout == configured:
                 memory = stage_memory(config, stage, bound, layout, stage.gradient_checkpointing)
-                recompute = ", ".join(stage.gradient_checkpointing) or "nothing"
-                rows.append((stage.name, layout_name(layout), recompute, *_gibibytes(memory)))
-    columns = ("stage", "layout", "recompute", *MEMORY_KINDS, "total")
-    return [Section("peak memory of one GPU in GiB, budgets of a pack full", columns, rows)] if rows else []
+                found.append((stage, layout, memory))
+    unit, name = (GIB, "GiB") if any(memory.total >= GIB for *_, memory in found) else (MIB, "MiB")
+    rows = [(stage.name, _layout_cell(stage, layout), *_in(unit, memory)) for stage, layout, memory in found]
+    return Section(f"peak memory of one GPU in {name}, packs full", ("stage", "layout", *_SHORT, "total"), rows)
 
 
-def _gibibytes(memory: Memory) -> list[str]:
-    values = [getattr(memory, kind) for kind in MEMORY_KINDS]
-    return [f"{value / GIB:,.3g}" for value in (*values, memory.total)]
+def _layout_cell(stage: StageConfig, layout: Layout) -> str:
+    recomputed = "".join(f", {part} recomputed" for part in stage.gradient_checkpointing)
+    return layout_name(layout) + recomputed
+
+
+def _in(unit: int, memory: Memory) -> list[str]:
+    values = [getattr(memory, kind) / unit for kind in MEMORY_KINDS]
+    return [f"{value:,.3g}" if value < 1000 else f"{value:,.0f}" for value in (*values, memory.total / unit)]
 
 
 def layout_name(layout: Layout) -> str:
@@ -154,13 +166,12 @@ def totals_line(config: RunConfig, costs: Sequence[Cost]) -> str:
 
 def study_section(rows: Sequence[Row], costs: Sequence[Cost]) -> Section:
     """Give every row of a study its cost."""
-    columns = ("#", "row", "overrides", "parameters", "tokens", "tiles", "FLOPs", "GPU hours", "GiB", "layout")
+    columns = ("#", "row", "parameters", "tokens", "tiles", "FLOPs", "GPU hours", "memory", "fits on")
     lines = []
     for number, (row, cost) in enumerate(zip(rows, costs, strict=True), 1):
         parameters = cost.stages[-1].parameters if cost.stages else 0
         smallest = "none fits" if cost.smallest is None else layout_name(cost.smallest.layout)
         figures = f"{cost.tokens:.3g}", f"{cost.tiles:.3g}", f"{cost.flops:.3g}", f"{cost.gpu_hours:,.3g}"
-        memory = f"{cost.peak_memory_bytes / GIB:,.3g}"
-        words = shlex.join(row.overrides)
-        lines.append((str(number), row.label, words, f"{parameters:,}", *figures, memory, smallest))
-    return Section(f"study of {len(rows)} rows (layout: the smallest that fits)", columns, lines)
+        memory = f"{cost.peak_memory_bytes / GIB:,.3g} GiB"
+        lines.append((str(number), row.label, f"{parameters:,}", *figures, memory, smallest))
+    return Section(f"study of {len(rows)} rows (overrides in plan.json)", columns, lines)
