@@ -23,7 +23,7 @@ MEMORY_KINDS = ("weights", "gradients", "optimizer", "activations", "logits", "c
 _SHORT = ("weights", "grads", "AdamW", "activ.", "logits", "comm.")
 """Heads of `MEMORY_KINDS` that leave room for the numbers in 80 columns."""
 MIB = 1 << 20
-_TEXT = frozenset({"part", "name", "source", "stage", "trains", "mixture", "packs are", "row", "layout", "fits on"})
+_TEXT = frozenset({"part", "name", "source", "stage", "trains", "mixture", "packs", "row", "layout", "fits on"})
 """Columns of words, to the left; all others hold numbers."""
 
 
@@ -84,14 +84,15 @@ def _stage_row(config: RunConfig, stage: StageCost) -> tuple[str, ...]:
 
 def use_section(cost: Cost) -> Section:
     """Say how much each stage reads, a step and in all, and how long it takes."""
-    columns = ("stage", "packs are", "tokens/step", "tiles/step", "tokens", "tiles", "GPU hours")
-    return Section("data and time", columns, [_use_row(stage) for stage in cost.stages])
+    columns = ("stage", "packs", "tokens/step", "tiles/step", "tokens", "tiles", "GPU hours")
+    title = "data and time (packs as indexed, or full: at most)"
+    return Section(title, columns, [_use_row(stage) for stage in cost.stages])
 
 
 def _use_row(stage: StageCost) -> tuple[str, ...]:
     return (
         stage.name,
-        "as indexed" if stage.measured else "full (at most)",
+        "indexed" if stage.measured else "full",
         f"{stage.packs_per_step * stage.use.tokens:,.0f}",
         f"{stage.packs_per_step * stage.use.tiles:,.0f}",
         f"{stage.packs * stage.use.tokens:.3g}",
@@ -166,12 +167,22 @@ def totals_line(config: RunConfig, costs: Sequence[Cost]) -> str:
 
 def study_section(rows: Sequence[Row], costs: Sequence[Cost]) -> Section:
     """Give every row of a study its cost."""
-    columns = ("#", "row", "parameters", "tokens", "tiles", "FLOPs", "GPU hours", "memory", "fits on")
-    lines = []
-    for number, (row, cost) in enumerate(zip(rows, costs, strict=True), 1):
-        parameters = cost.stages[-1].parameters if cost.stages else 0
-        smallest = "none fits" if cost.smallest is None else layout_name(cost.smallest.layout)
-        figures = f"{cost.tokens:.3g}", f"{cost.tiles:.3g}", f"{cost.flops:.3g}", f"{cost.gpu_hours:,.3g}"
-        memory = f"{cost.peak_memory_bytes / GIB:,.3g} GiB"
-        lines.append((str(number), row.label, f"{parameters:,}", *figures, memory, smallest))
+    columns = ("#", "row", "params", "tokens", "tiles", "FLOPs", "GPU h", "GiB", "fits on")
+    lines = [_study_row(number, *pair) for number, pair in enumerate(zip(rows, costs, strict=True), 1)]
     return Section(f"study of {len(rows)} rows (overrides in plan.json)", columns, lines)
+
+
+def _study_row(number: int, row: Row, cost: Cost) -> tuple[str, ...]:
+    parameters = cost.stages[-1].parameters if cost.stages else 0
+    size = f"{parameters / 1e9:.3g}B" if parameters >= 1e9 else f"{parameters / 1e6:.3g}M"
+    return (
+        str(number),
+        row.label,
+        size,
+        f"{cost.tokens:.2g}",
+        f"{cost.tiles:.2g}",
+        f"{cost.flops:.3g}",
+        f"{cost.gpu_hours:,.3g}",
+        f"{cost.peak_memory_bytes / GIB:,.3g}",
+        "none" if cost.smallest is None else layout_name(cost.smallest.layout),
+    )

@@ -14,13 +14,12 @@ What the allocator loses to rounding and the CUDA context are not in the figures
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from internvl_lab.config import LoraConfig, ModelConfig
 from internvl_lab.scaling.memory_blocks import FP32, Block, Numerics, PackUse, model_blocks, numerics
 
-STRATEGIES = ("single", "ddp", "fsdp2")
 ADAM_STATES = 2
 
 
@@ -84,7 +83,7 @@ def peak_memory(
     trained = sum(block.trained for block in blocks)
     return Memory(
         weights=sum(block.parameters for block in blocks) * n.weight / share,
-        gradients=moment.gradients / share,
+        gradients=moment.gradients,
         optimizer=ADAM_STATES * trained * n.weight / share,
         activations=moment.activations + _pack_bytes(config, use),
         logits=moment.logits,
@@ -99,17 +98,16 @@ def _pack_bytes(config: ModelConfig, use: PackUse) -> float:
 
 @dataclass(frozen=True)
 class _Moment:
-    """Hold what one moment of a step needs beside weights and states; gradients over all shards."""
+    """Hold what one moment of a step needs beside weights and states."""
 
     gradients: float
     activations: float
     logits: float
     communication: float
-    share: int
 
     @property
     def total(self) -> float:
-        return self.gradients / self.share + self.activations + self.logits + self.communication
+        return sum(vars(self).values())
 
 
 class _Walk:
@@ -128,51 +126,25 @@ class _Walk:
         self.root_trained = sum(b.trained for b in blocks if not b.is_layer)
         self.gradients = sum(b.trained for b in blocks) * n.weight
 
-    def moments(self) -> list[_Moment]:
-        """List the moments that may be the fullest: one a block and direction, and the optimizer's step."""
-        return [*self._forward(), *self._backward(), self._moment(self.gradients, {}, 0.0, 0.0, None)]
-
-    def _forward(self) -> list[_Moment]:
-        moments, kept = [], {"logits": 0.0, "activations": 0.0}
-        cached = 0.0
+    def moments(self) -> Iterator[_Moment]:
+        """Yield the moments that may be the fullest: one a block and direction, and the optimizer's step."""
+        kept = {"activations": 0.0, "logits": 0.0}
         for block in self.blocks:
-            moments.append(self._moment(self.gradients, kept, block.forward, cached, block))
-            kept[_kind(block)] += block.saved
-            cached += block.cached
-        return moments
-
-    def _backward(self) -> list[_Moment]:
-        moments, kept = [], {"logits": 0.0, "activations": 0.0}
-        for block in self.blocks:
-            kept[_kind(block)] += block.saved
+            yield self._moment(self.gradients, kept, block, block.forward, backward=False)
+            kept[block.kind] += block.saved + block.cached
+        kept["activations"] -= sum(block.cached for block in self.blocks)  # autocast's copies end with the forward pass
         gradients = self.gradients if self.accumulates else 0.0
         for block in reversed(self.blocks):
-            transient = block.recomputed + block.backward
-            moments.append(self._moment(gradients, kept, transient, 0.0, block, backward=True))
-            kept[_kind(block)] -= block.saved
-            if not self.accumulates:
-                gradients += block.trained * self.n.weight
-        return moments
+            yield self._moment(gradients, kept, block, block.recomputed + block.backward, backward=True)
+            kept[block.kind] -= block.saved
+            gradients += 0.0 if self.accumulates else block.trained * self.n.weight
+        yield _Moment(self.gradients / self.share, 0.0, 0.0, self._gathered(None, backward=True))
 
     def _moment(
-        self,
-        gradients: float,
-        kept: dict[str, float],
-        transient: float,
-        cached: float,
-        block: Block | None,
-        backward: bool = False,
+        self, gradients: float, kept: Mapping[str, float], block: Block, transient: float, backward: bool
     ) -> _Moment:
-        held = {"logits": 0.0, "activations": 0.0} | kept
-        if block is not None:
-            held[_kind(block)] += transient
-        return _Moment(
-            gradients,
-            held["activations"] + cached,
-            held["logits"],
-            0.0 if self.share == 1 else self._gathered(block, backward),
-            self.share,
-        )
+        held = {**kept, block.kind: kept[block.kind] + transient}
+        return _Moment(gradients / self.share, held["activations"], held["logits"], self._gathered(block, backward))
 
     def _gathered(self, block: Block | None, backward: bool) -> float:
         """Count FSDP2's buffers.
@@ -180,13 +152,11 @@ class _Walk:
         The root's unit is whole all the time, and of the layers this one and the one that is fetched ahead. Gradients
         are in the weights' type until they are reduced: a layer's at once, the root's after the last block (None).
         """
+        if self.share == 1:
+            return 0.0
         n, root_gradients = self.n, self.root_trained * self.n.compute
         if block is None:
             return self.root + root_gradients + self.root_trained * n.reduced
         layer, trained = (block.parameters, block.trained) if block.is_layer else (0, 0)
         weights = self.root + 2 * layer * n.compute
         return weights + (root_gradients + trained * (n.compute + n.reduced) if backward else 0)
-
-
-def _kind(block: Block) -> str:
-    return "logits" if block.part == "logits" else "activations"

@@ -116,6 +116,11 @@ class Block:
     is_layer: bool = False
     """Whether FSDP2 shards it as a unit of its own; the others form the root's unit."""
 
+    @property
+    def kind(self) -> str:
+        """Say what its bytes count as: `logits` or `activations`."""
+        return "logits" if self.part == "logits" else "activations"
+
 
 @dataclass(frozen=True)
 class Flow:
