@@ -185,7 +185,7 @@ def _inputs(n: Numerics, flow: Flow, count: int, width: int, from_bytes: int) ->
     between = count * n.compute * flow.lora.rank
     if flow.lora.dropout == 0:
         return between + n.compute * width * (count if casts else 1)
-    mask = from_bytes if n.on_cpu else 1
+    mask = n.weight if n.on_cpu else 1  # a CPU draws factors in the adapter's type, a GPU booleans
     return between + count * width * (n.compute + mask)
 
 
@@ -367,7 +367,7 @@ def _loss(config: ModelConfig, use: PackUse, n: Numerics, flow: Flow) -> Block:
         0,
         0,
         saved=0.0 if in_chunks else logits,
-        forward=hidden + (2 if in_chunks else 1) * logits,
+        forward=hidden + 2 * logits,
         backward=2 * logits + earlier,
         recomputed=logits if in_chunks else 0.0,
     )
