@@ -18,7 +18,7 @@ class CostConfig:
     peak_tflops: float | None = None
     """Dense bf16 TFLOP/s of one GPU; null = the device's."""
     mfu: float = 0.4
-    """Share of the peak that required operations are done at."""
+    """Share of the bf16 peak that required operations are done at, also where a run computes in fp32."""
     price_per_gpu_hour: float | None = None
     """In any currency; null = no price."""
     gpus_per_node: int = 8

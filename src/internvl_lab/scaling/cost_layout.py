@@ -31,10 +31,11 @@ class Fit:
     """Of the stage that needs most."""
 
     def overrides(self, config: RunConfig) -> list[str]:
-        """Write the layout as overrides of `train.py`."""
-        trainer = {"single": "gpu", "ddp": "ddp", "fsdp2": "fsdp"}[self.layout.strategy]
-        words = [f"trainer={trainer}", f"trainer.devices={self.layout.gpus // self.num_nodes}"]
-        words += [f"trainer.num_nodes={self.num_nodes}"] if self.num_nodes > 1 else []
+        """Write what sets the layout apart from the configured one as overrides of `train.py`; empty = nothing does."""
+        strategy = "auto" if self.layout.strategy == "single" else self.layout.strategy
+        wanted = {"devices": self.layout.gpus // self.num_nodes, "num_nodes": self.num_nodes, "strategy": strategy}
+        trainer = {"devices": 1, "num_nodes": 1, "strategy": "auto", **config.trainer}
+        words = [f"trainer.{key}={value}" for key, value in wanted.items() if trainer[key] != value]
         for name, parts in self.checkpointing.items():
             if set(parts) != set(config.stages[name].gradient_checkpointing):
                 key = "stage" if config.stage is not None else f"recipe.stages.{name}"

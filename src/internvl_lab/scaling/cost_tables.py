@@ -150,7 +150,7 @@ def layout_lines(config: RunConfig, cost: Cost) -> list[str]:
     return [
         f"smallest layout that fits {settings.gpu} ({settings.reserve:.0%} of its memory kept free): "
         f"{layout_name(fit.layout)}{nodes}, {fit.memory.total / GIB:,.3g} GiB",
-        f"  {shlex.join(fit.overrides(config))}",
+        f"  ask for it with: {shlex.join(fit.overrides(config)) or 'nothing more, it is the configured one'}",
     ]
 
 

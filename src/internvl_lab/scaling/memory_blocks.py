@@ -19,6 +19,7 @@ What is kept follows from what our modules and torch's kernels save:
 | softmax of the loss | fp32 log-probabilities                                                                |
 
 A frozen part through which no gradient passes keeps nothing. Under gradient checkpointing a layer keeps its input.
+Not modelled: attention written out (`eager`, `dense`), which keeps the scores, and torch.compile, which keeps less.
 """
 
 from __future__ import annotations
@@ -301,7 +302,8 @@ def _language_layer(config: ModelConfig, use: PackUse, n: Numerics, flow: Flow) 
     language = config.language
     width, wide, heads = language.hidden_size, language.intermediate_size, language.num_attention_heads
     key_width = width // heads * language.num_key_value_heads
-    by_sample = n.attention == FP32  # one SDPA a sample: its outputs are joined in a copy
+    # without a kernel there is one SDPA a sample, whose outputs are joined in a copy
+    by_sample = n.attention == FP32 or config.attention == "sdpa_docs"
     attention = n.attention * (2 * width + 2 * key_width) + FP32 * heads
     attention += _inputs(n, flow, 1, width, n.compute) if by_sample or not flow.trains else 0.0
     mlp = _inputs(n, flow, 2, width, n.stream) + 3 * n.compute * wide + _inputs(n, flow, 1, wide, n.compute)
