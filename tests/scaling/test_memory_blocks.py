@@ -10,7 +10,8 @@ from internvl_lab.config import LanguageConfig, LoraConfig, ModelConfig, VisionC
 from internvl_lab.config.compose import compose
 from internvl_lab.constants import PARTS
 from internvl_lab.models import add_adapters, build_on_meta, count_parameters, is_adapter
-from internvl_lab.scaling.memory_blocks import PackUse, chunk_rows, flow_of, model_blocks, numerics
+from internvl_lab.scaling.memory_blocks import PackUse, chunk_rows, flow_of, model_blocks
+from internvl_lab.scaling.memory_numerics import numerics
 
 USE = PackUse(tokens=100, sum_sq=3000, tiles=4, supervised_rows=10)
 NONE = LoraConfig()
@@ -107,23 +108,6 @@ def test_a_decoder_layer_by_hand():
     layer = next(block for block in blocks if block.is_layer and block.part == "language")
     norms, states, products, logsumexp = 2 * 4 * (48 + 1), 2 * (48 + 48 + 24 + 24), 2 * 3 * 80, 4 * 4
     assert layer.saved == 100 * (norms + states + products + logsumexp)
-
-
-@pytest.mark.parametrize(
-    ("dtype", "precision", "keys", "weight", "compute", "stream", "copy"),
-    [
-        ("float32", "32-true", {}, 4, 4, 4, 0),
-        ("float32", "bf16-mixed", {}, 4, 2, 4, 2),
-        ("bfloat16", "bf16-mixed", {}, 2, 2, 2, 0),
-        ("bfloat16", "32-true", {}, 2, 2, 2, 0),
-        ("float32", "bf16-mixed", {"sharded": True}, 4, 2, 2, 0),
-    ],
-)
-def test_bytes_of_numbers(dtype, precision, keys, weight, compute, stream, copy):
-    n = numerics(dtype, precision, **keys)
-    assert (n.weight, n.compute, n.stream, n.weight_copy) == (weight, compute, stream, copy)
-    assert n.attention == compute
-    assert numerics(dtype, precision, on_cpu=True, **keys).attention == 4
 
 
 def test_gradients_reach_a_part_from_below():

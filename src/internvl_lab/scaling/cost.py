@@ -22,7 +22,8 @@ from internvl_lab.models import DEVICES, find_device, flops_by_part
 from internvl_lab.models.devices import GIB, Device
 from internvl_lab.scaling.cost_layout import Fit, configured_layout, smallest_layout, stage_memory
 from internvl_lab.scaling.memory import Layout, Memory
-from internvl_lab.scaling.memory_blocks import PackUse, model_blocks, numerics
+from internvl_lab.scaling.memory_blocks import PackUse, model_blocks
+from internvl_lab.scaling.memory_numerics import numerics
 
 SECONDS_PER_HOUR = 3600
 

@@ -10,6 +10,9 @@ The blocks of `memory_blocks` are walked as a step walks them, and the fullest m
 DDP adds its buckets (a copy of the gradients). FSDP2 holds a share of weights, gradients and states, the root's unit
 whole, two layers gathered at a time, and the gradients on their way to the other ranks.
 What the allocator loses to rounding and the CUDA context are not in the figures: `cost.reserve` is for them.
+
+Measured with torch's memory profiler on mini models on a CPU: 46 stages on one process within 6 %, most within 2 %; DDP
+on 2 processes 0.1 % off, FSDP2 on 2 processes 0.1 to 5 % off. The kernels of a GPU are written down, not measured.
 """
 
 from __future__ import annotations
@@ -18,7 +21,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from internvl_lab.config import LoraConfig, ModelConfig
-from internvl_lab.scaling.memory_blocks import FP32, Block, Numerics, PackUse, model_blocks, numerics
+from internvl_lab.scaling.memory_blocks import Block, PackUse, model_blocks
+from internvl_lab.scaling.memory_numerics import FP32, Numerics, numerics
 
 ADAM_STATES = 2
 
