@@ -14,7 +14,7 @@ Evaluation and validation are not counted.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from internvl_lab.config import CostConfig, RunConfig, StageConfig
 from internvl_lab.errors import ConfigError
@@ -135,13 +135,14 @@ def device_of(cost: CostConfig) -> Device:
         ConfigError: `cost.gpu` is not in the table, and memory or peak are not given.
     """
     known = find_device(cost.gpu)
-    peak = cost.peak_tflops * 1e12 if cost.peak_tflops is not None else known and known.peak_bf16_flops
-    memory = int(cost.memory_gb * GIB) if cost.memory_gb is not None else known and known.memory_bytes
-    if peak is None or memory is None:
+    if known is None and (cost.peak_tflops is None or cost.memory_gb is None):
         raise ConfigError(
             f"cost.gpu={cost.gpu!r} is none of {', '.join(DEVICES)}: give cost.memory_gb and cost.peak_tflops"
         )
-    return Device(peak, memory)
+    device = known or Device(0.0, 0)
+    if cost.peak_tflops is not None:
+        device = replace(device, peak_bf16_flops=cost.peak_tflops * 1e12)
+    return device if cost.memory_gb is None else replace(device, memory_bytes=int(cost.memory_gb * GIB))
 
 
 def pack_bound(config: RunConfig) -> PackUse:

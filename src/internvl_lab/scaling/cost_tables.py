@@ -58,7 +58,9 @@ def markdown(head: str, sections: Sequence[Section], lines: Sequence[str]) -> st
 
 def parts_section(config: RunConfig, counts: Mapping[str, int], weights: Mapping[str, str]) -> Section:
     """Name the parts, their parameters and where their weights come from."""
-    rows = [(part, getattr(config.model, part).name, f"{counts[part]:,}", weights[part]) for part in PARTS]
+    rows: list[tuple[str, ...]] = [
+        (part, getattr(config.model, part).name, f"{counts[part]:,}", weights[part]) for part in PARTS
+    ]
     rows.append(("total", "", f"{counts['total']:,}", ""))
     return Section("parts", ("part", "name", "parameters", "source"), rows)
 

@@ -43,7 +43,7 @@ class Memory:
     @property
     def total(self) -> float:
         """Return the sum."""
-        return sum(vars(self).values())
+        return float(sum(vars(self).values()))
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class _Moment:
 
     @property
     def total(self) -> float:
-        return sum(vars(self).values())
+        return float(sum(vars(self).values()))
 
 
 class _Walk:

@@ -191,7 +191,7 @@ def _vision_layer(config: ModelConfig, use: PackUse, n: Numerics, flow: Flow) ->
     between_heads = 2 * _rms_norm(flow, width, n.compute) if vision.use_qk_norm else 0.0
     branch = (n.compute if n.on_cpu else n.stream) * width if flow.trains else 0.0
     copied = n.attention != n.compute or not flow.trains
-    attention = 4 * n.attention * width + FP32 * vision.num_attention_heads
+    attention: float = 4 * n.attention * width + FP32 * vision.num_attention_heads
     attention += _inputs(n, flow, 1, width, n.compute) if copied else 0.0
     mlp = _inputs(n, flow, 1, width, normed) + n.compute * wide + _inputs(n, flow, 1, wide, n.compute)
     kept = 2 * norm + _inputs(n, flow, 3, width, normed) + between_heads + attention + mlp + 2 * branch
@@ -255,7 +255,7 @@ def _language_layer(config: ModelConfig, use: PackUse, n: Numerics, flow: Flow) 
     key_width = width // heads * language.num_key_value_heads
     # without a kernel there is one SDPA a sample, whose outputs are joined in a copy
     by_sample = n.attention == FP32 or config.attention == "sdpa_docs"
-    attention = n.attention * (2 * width + 2 * key_width) + FP32 * heads
+    attention: float = n.attention * (2 * width + 2 * key_width) + FP32 * heads
     attention += _inputs(n, flow, 1, width, n.compute) if by_sample or not flow.trains else 0.0
     mlp = _inputs(n, flow, 2, width, n.stream) + 3 * n.compute * wide + _inputs(n, flow, 1, wide, n.compute)
     kept = 2 * _rms_norm(flow, width, n.stream) + _inputs(n, flow, 3, width, n.stream) + attention + mlp
