@@ -5,6 +5,7 @@ import pytest
 from rich.console import Console
 
 from internvl_lab.config.compose import compose, compose_raw, plain, typed_config
+from internvl_lab.errors import ConfigError
 from internvl_lab.prepare import miniworld_root, run_hash, with_shards
 from internvl_lab.run import Invocation, run
 from internvl_lab.run_plan import pack_means, plan_study, show_plan
@@ -40,6 +41,12 @@ def test_mini_plan_lists_stages_in_order_and_is_saved_where_the_run_will_lie(tmp
     for stage in saved["stages"]:
         memory = stage["memory_bytes"]
         assert memory.pop("total") == sum(memory.values())
+
+
+def test_an_output_folder_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "outputs").write_text("a file")
+    with pytest.raises(ConfigError, match=r"the plan cannot be saved in paths\.output_dir=.*outputs"):
+        plan(tmp_path)
 
 
 def test_the_price_is_no_part_of_the_run():
@@ -81,7 +88,8 @@ def test_packs_are_measured_once_the_data_are_there_and_indexed(tmp_path):
     located = with_shards(config)
     assert pack_means(config) == {}  # generated, not indexed
     from internvl_lab.data import load_or_build_index
-    from internvl_lab.prepare import build_template
+    from internvl_lab.errors import ConfigError
+from internvl_lab.prepare import build_template
 
     load_or_build_index(located.data.mixtures["pretrain"]["pretrain"].shards, build_template(config))
     assert set(pack_means(config)) == {"stage1", "stage1_5"}

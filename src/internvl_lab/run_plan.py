@@ -21,7 +21,7 @@ from internvl_lab.checkpoints import resolve_source
 from internvl_lab.config import RunConfig, SourceConfig
 from internvl_lab.config.compose import compose
 from internvl_lab.constants import PARTS
-from internvl_lab.errors import CheckpointError, MissingWeightsError
+from internvl_lab.errors import CheckpointError, ConfigError, MissingWeightsError
 from internvl_lab.models import build_on_meta, count_parameters
 from internvl_lab.prepare import MINIWORLD_PREFIX, build_template, miniworld_root, run_hash
 from internvl_lab.scaling import Cost, Row, expand, plan_row
@@ -73,6 +73,8 @@ def show_plan(
         overrides: those of the command line, which every row of a study gets too.
         study: whether the sweep would expand.
         console: where to print.
+    Raises:
+        ConfigError: `cost.gpu` is unknown, a row is impossible, or the folder cannot be written.
     """
     console = console or Console()
     plan = plan_study(config, overrides) if study else plan_run(config)
@@ -83,8 +85,11 @@ def show_plan(
         console.print(line, highlight=False, soft_wrap=True, markup=False)
     name = run_hash(config, settings)
     folder = Path(config.paths.output_dir) / config.experiment / (f"study-{name}" if study else name)
-    write_atomic(folder / f"{PLAN_FILE}.json", json.dumps(plan.data, indent=2) + "\n")
-    write_atomic(folder / f"{PLAN_FILE}.md", markdown(plan.head, plan.sections, plan.lines))
+    try:
+        write_atomic(folder / f"{PLAN_FILE}.json", json.dumps(plan.data, indent=2) + "\n")
+        write_atomic(folder / f"{PLAN_FILE}.md", markdown(plan.head, plan.sections, plan.lines))
+    except OSError as error:
+        raise ConfigError(f"the plan cannot be saved in paths.output_dir={config.paths.output_dir}: {error}") from error
     console.print(f"saved: {folder / PLAN_FILE}.md and .json", highlight=False, soft_wrap=True)
     return folder
 

@@ -9,7 +9,13 @@ from internvl_lab.config.compose import compose
 from internvl_lab.models.devices import GIB
 from internvl_lab.scaling import plan_row
 from internvl_lab.scaling.cost import pack_bound
-from internvl_lab.scaling.cost_layout import checkpointing_choices, configured_layout, smallest_layout, stage_memory
+from internvl_lab.scaling.cost_layout import (
+    _layouts,
+    checkpointing_choices,
+    configured_layout,
+    smallest_layout,
+    stage_memory,
+)
 from internvl_lab.scaling.memory import Layout
 
 
@@ -25,6 +31,21 @@ from internvl_lab.scaling.memory import Layout
 )
 def test_the_layout_of_the_trainer_group(trainer, layout):
     assert configured_layout(trainer, CostConfig()) == layout
+
+
+@pytest.mark.parametrize(
+    ("per_node", "most", "tried"),
+    [
+        (8, 32, [(1, 1), (2, 1), (4, 1), (8, 1), (16, 2), (32, 4)]),
+        (6, 12, [(1, 1), (2, 1), (4, 1), (6, 1), (12, 2)]),
+        (1, 4, [(1, 1), (2, 2), (4, 4)]),
+        (8, 1, [(1, 1)]),
+    ],
+)
+def test_layouts_double_up_to_a_node_and_then_in_nodes(per_node, most, tried):
+    found = list(_layouts(CostConfig(gpus_per_node=per_node, max_gpus=most)))
+    assert list(dict.fromkeys((layout.gpus, nodes) for layout, nodes in found)) == tried
+    assert [layout.strategy for layout, _ in found] == ["single", *["ddp", "fsdp2"] * (len(tried) - 1)]
 
 
 def test_a_small_model_needs_one_gpu_and_no_recomputation():

@@ -17,6 +17,8 @@ from internvl_lab.scaling.memory_blocks import PackUse
 
 DEFAULT_PRECISION = "32-true"
 """Lightning's, where `trainer.precision` is not set."""
+MAX_DOUBLINGS = 20
+"""Of one GPU, and of one node; `cost.max_gpus` ends the search long before."""
 
 
 @dataclass(frozen=True)
@@ -92,16 +94,12 @@ def smallest_layout(config: RunConfig, use: PackUse, usable_bytes: float) -> Fit
 
 
 def _layouts(cost: CostConfig) -> Iterator[tuple[Layout, int]]:
-    """Yield (layout, nodes): 1, 2, 4, ... GPUs of a node, then 2, 4, ... full nodes."""
-    yield Layout(1, "single"), 1
-    gpus = 2
-    while gpus < cost.gpus_per_node:
-        yield from ((Layout(gpus, strategy), 1) for strategy in ("ddp", "fsdp2"))
-        gpus *= 2
-    nodes = 1
-    while 1 < nodes * cost.gpus_per_node <= cost.max_gpus or nodes == 1 < cost.gpus_per_node:
-        yield from ((Layout(nodes * cost.gpus_per_node, strategy), nodes) for strategy in ("ddp", "fsdp2"))
-        nodes *= 2
+    """Yield (layout, nodes): 1, 2, 4, ... GPUs of a node, then 1, 2, 4, ... full nodes."""
+    inside = [2**i for i in range(MAX_DOUBLINGS) if 2**i < cost.gpus_per_node]
+    full = [cost.gpus_per_node * 2**i for i in range(MAX_DOUBLINGS)]
+    for gpus in (count for count in inside + full if count <= cost.max_gpus):
+        for strategy in ("single",) if gpus == 1 else ("ddp", "fsdp2"):
+            yield Layout(gpus, strategy), max(1, gpus // cost.gpus_per_node)
 
 
 def _fitting(
