@@ -19,7 +19,7 @@ from internvl_lab.checkpoints import resolve_source
 from internvl_lab.checkpoints.files import read_json
 from internvl_lab.checkpoints.storage import CHECKPOINT_SUFFIX
 from internvl_lab.checkpoints.tensors import PROVENANCE_FILE, weight_files
-from internvl_lab.config import ModelConfig, RunConfig, SourceConfig
+from internvl_lab.config import MiniworldConfig, ModelConfig, RunConfig, SourceConfig
 from internvl_lab.constants import PARTS
 from internvl_lab.data.miniworld import ensure_shards
 from internvl_lab.data.remote import is_remote
@@ -173,9 +173,7 @@ def with_shards(config: RunConfig) -> RunConfig:
     settings = config.data.miniworld
     folders: dict[str, Path] = {}
     if settings is not None:
-        # a folder per configuration, because two of them in one would make each other's shards anew
-        name = hashlib.blake2b(repr(settings).encode(), digest_size=4).hexdigest()
-        folders = ensure_shards(settings, Path(config.paths.data_dir) / f"miniworld-{name}")
+        folders = ensure_shards(settings, miniworld_root(settings, config.paths.data_dir))
         if "finetune" in folders and (settings.loop_share or settings.filtered):
             from internvl_lab.curation.looped import ensure_looped  # importing curation takes 0.2 s
 
@@ -192,6 +190,12 @@ def with_shards(config: RunConfig) -> RunConfig:
         log.warning("no held-out shards in %s: this run has no validation loss and no scores", ", ".join(absent))
         del mixtures[VAL_MIXTURE]
     return replace(config, data=replace(config.data, mixtures=mixtures))
+
+
+def miniworld_root(settings: MiniworldConfig, data_dir: str) -> Path:
+    """Name the folder of miniworld's splits: one a configuration, because two would make each other's shards anew."""
+    name = hashlib.blake2b(repr(settings).encode(), digest_size=4).hexdigest()
+    return Path(data_dir) / f"miniworld-{name}"
 
 
 def _located(source: SourceConfig, folders: Mapping[str, Path]) -> SourceConfig:

@@ -40,7 +40,7 @@ from internvl_lab.prepare import (
     with_shards,
 )
 from internvl_lab.run_folder import RunFolder
-from internvl_lab.run_plan import print_plan
+from internvl_lab.run_plan import show_plan
 from internvl_lab.run_probe import print_probe_plan, run_probe
 from internvl_lab.run_stage import StageRunner
 from internvl_lab.run_study import run_sweep
@@ -100,7 +100,10 @@ def _announce_stop(stop: RunStopped, requeue: bool) -> None:
 def _dispatch(config: RunConfig, invocation: Invocation, signals: StopSignals) -> float | None:
     """Plan, check, and run the study or the single run."""
     if config.plan:
-        print_plan(config) if config.probe is None else print_probe_plan(config.probe)
+        if config.probe is not None:
+            print_probe_plan(config.probe)
+        else:
+            show_plan(config, invocation.settings, invocation.overrides, study=_is_study(config, invocation))
         return None
     refuse_multirun_launcher(config.trainer, invocation.multirun, invocation.launcher)
     check_trainer(config.trainer)

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from internvl_lab.config import LanguageConfig, LoraConfig, ModelConfig, VisionConfig
 from internvl_lab.constants import PARTS
 from internvl_lab.models import InternVL, add_adapters, is_adapter, pack_cost, step_flops
-from internvl_lab.models.flops import vision_flops
+from internvl_lab.models.flops import FLOP_PARTS, flops_by_part, vision_flops
 
 SAMPLES = [(30, 1), (21, 0), (40, 2)]
 
@@ -79,6 +79,25 @@ def test_causal_attention_counts_half_and_the_head_counts_by_row(small_config: M
     assert count(supervised_rows=3) == 3 * 2 * 32 * 64
     assert count(supervised_rows=3, trainable=PARTS) == 3 * count(supervised_rows=3)
     assert count(tokens=1, trainable=("projector",)) == 2 * count(tokens=1)
+
+
+@pytest.mark.parametrize("trainable", [(), ("projector",), ("vision", "projector"), PARTS])
+@pytest.mark.parametrize("adapted", [(), ("language",)])
+def test_the_parts_add_up_to_the_step(config: ModelConfig, trainable: Any, adapted: Any) -> None:
+    keys = {"tokens": 70, "sum_sq": 900, "tiles": 5, "supervised_rows": 31}
+    parts = flops_by_part(config, **keys, trainable=trainable, adapted=adapted)
+    assert tuple(parts) == FLOP_PARTS
+    assert sum(parts.values()) == step_flops(config, **keys, trainable=trainable, adapted=adapted)
+    assert min(parts.values()) > 0
+
+
+def test_each_part_is_what_only_it_counts(config: ModelConfig) -> None:
+    """Of a pack without tiles only the language model works, of one without labels not its head, and so on."""
+    keys = {"tokens": 0, "sum_sq": 0, "tiles": 0, "supervised_rows": 0}
+    counted_as = {"tokens": {"language"}, "sum_sq": {"attention"}, "tiles": {"vision", "projector"}}
+    for key, names in (counted_as | {"supervised_rows": {"head"}}).items():
+        parts = flops_by_part(config, **(keys | {key: 7}), trainable=PARTS)
+        assert {name for name, value in parts.items() if value} == names
 
 
 def test_the_pack_cost_is_the_step_without_its_head(config: ModelConfig) -> None:

@@ -1,5 +1,6 @@
 """Typed, frozen configuration. No torch, and Hydra only in `compose` (not re-exported)."""
 
+from internvl_lab.config.cost import CostConfig
 from internvl_lab.config.curation import CurateConfig, CurationConfig, RuleConfig, RulesConfig
 from internvl_lab.config.data import (
     DataConfig,
@@ -33,6 +34,7 @@ from internvl_lab.config.test_time import SamplingConfig, TestTimeConfig
 __all__ = [
     "CallbacksConfig",
     "ClassificationConfig",
+    "CostConfig",
     "CurateConfig",
     "CurationConfig",
     "DataConfig",

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from internvl_lab.config.checks import above_zero, at_least, check_logger, check_trainer
+from internvl_lab.config.cost import CostConfig
 from internvl_lab.config.data import DataConfig, PackingConfig, TilingConfig, check_mixture
 from internvl_lab.config.model import InitConfig, ModelConfig
 from internvl_lab.config.probe import ProbeConfig
@@ -134,6 +135,7 @@ class RunConfig:
     sweep: SweepConfig = field(default_factory=SweepConfig)
     """With axes, `train.py` hands over to the study: one run a row."""
     scale: ScaleConfig = field(default_factory=ScaleConfig)
+    cost: CostConfig = field(default_factory=CostConfig)
     callbacks: CallbacksConfig = field(default_factory=CallbacksConfig)
     logger: dict[str, Any] = field(default_factory=dict)
     trainer: dict[str, Any] = field(default_factory=dict)
@@ -145,7 +147,7 @@ class RunConfig:
     fresh: bool = False
     """Start anew although the run folder holds a run."""
     plan: bool = False
-    """Print what would run, its sizes and its weights, and exit 0."""
+    """Print and save what would run, its sizes, weights and cost, and exit 0."""
 
     def __post_init__(self) -> None:
         """Refuse impossible seeds and what the open groups (trainer, logger) cannot hold."""

@@ -11,7 +11,8 @@ from internvl_lab.models.adapters import (
 )
 from internvl_lab.models.attention import BACKENDS, TILE_BACKENDS, Backend, check_tiles, resolve
 from internvl_lab.models.compiling import compile_layers
-from internvl_lab.models.flops import pack_cost, step_flops
+from internvl_lab.models.devices import DEVICES, Device, find_device
+from internvl_lab.models.flops import FLOP_PARTS, flops_by_part, pack_cost, step_flops
 from internvl_lab.models.internvl import PART_OF_MODULE, InternVL, part_of
 from internvl_lab.models.language import build_language
 from internvl_lab.models.loss_head import TokenLosses
@@ -22,9 +23,12 @@ from internvl_lab.models.vision import build_vision, set_drop_path
 __all__ = [
     "BACKENDS",
     "BASE_MARK",
+    "DEVICES",
+    "FLOP_PARTS",
     "PART_OF_MODULE",
     "TILE_BACKENDS",
     "Backend",
+    "Device",
     "InternVL",
     "TokenLosses",
     "add_adapters",
@@ -36,6 +40,8 @@ __all__ = [
     "check_tiles",
     "compile_layers",
     "count_parameters",
+    "find_device",
+    "flops_by_part",
     "gather_weights",
     "is_adapter",
     "pack_cost",

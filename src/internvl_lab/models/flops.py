@@ -15,6 +15,9 @@ from collections.abc import Collection
 from internvl_lab.config import ModelConfig
 from internvl_lab.constants import PARTS
 
+FLOP_PARTS = ("vision", "projector", "language", "attention", "head")
+"""Encoder, projector, layers of the language model without their attention scores, these scores, output layer."""
+
 
 def vision_flops(config: ModelConfig) -> tuple[float, float, float]:
     """Count the forward of one tile: (patch embedding, matrix products of the layers, attention scores)."""
@@ -67,15 +70,45 @@ def step_flops(
         adapted: frozen parts with adapters inside, whose own operations (below 1 %) are left out.
         causal: count half the square (what is required); false counts what dense kernels do.
     """
-    per_token, per_square, per_row = language_flops(config, causal)
-    per_tile = _tile_cost(config, trainable, adapted)
-    weights, scores = _factors("language", trainable, adapted)
-    return (
-        tokens * weights * per_token
-        + sum_sq * scores * per_square
-        + tiles * per_tile
-        + supervised_rows * weights * per_row
+    parts = flops_by_part(
+        config,
+        tokens=tokens,
+        sum_sq=sum_sq,
+        tiles=tiles,
+        supervised_rows=supervised_rows,
+        trainable=trainable,
+        adapted=adapted,
+        causal=causal,
     )
+    return sum(parts.values())
+
+
+def flops_by_part(
+    config: ModelConfig,
+    *,
+    tokens: float,
+    sum_sq: float,
+    tiles: float,
+    supervised_rows: float,
+    trainable: Collection[str],
+    adapted: Collection[str] = (),
+    causal: bool = True,
+) -> dict[str, float]:
+    """Split the operations of `step_flops`, whose arguments these are, by where they are done.
+
+    Returns:
+        The figures named in `FLOP_PARTS`, in that order; the encoder's own attention counts as `vision`.
+    """
+    per_token, per_square, per_row = language_flops(config, causal)
+    weights, scores = _factors("language", trainable, adapted)
+    values = (
+        tiles * _encoder_cost(config, trainable, adapted),
+        tiles * _projector_cost(config, trainable, adapted),
+        tokens * weights * per_token,
+        sum_sq * scores * per_square,
+        supervised_rows * weights * per_row,
+    )
+    return dict(zip(FLOP_PARTS, values, strict=True))
 
 
 def pack_cost(
@@ -92,10 +125,17 @@ def pack_cost(
 
 def _tile_cost(config: ModelConfig, trainable: Collection[str], adapted: Collection[str]) -> float:
     """Count forward and backward of encoder and projector for one tile."""
+    return _encoder_cost(config, trainable, adapted) + _projector_cost(config, trainable, adapted)
+
+
+def _encoder_cost(config: ModelConfig, trainable: Collection[str], adapted: Collection[str]) -> float:
     patches, products, squares = vision_flops(config)
     weights, scores = _factors("vision", trainable, adapted)
-    encoder = min(weights, 2) * patches + weights * products + scores * squares
-    return encoder + _factors("projector", trainable, adapted)[0] * projector_flops(config)
+    return min(weights, 2) * patches + weights * products + scores * squares
+
+
+def _projector_cost(config: ModelConfig, trainable: Collection[str], adapted: Collection[str]) -> float:
+    return _factors("projector", trainable, adapted)[0] * projector_flops(config)
 
 
 def _factors(part: str, trainable: Collection[str], adapted: Collection[str]) -> tuple[int, int]:

@@ -1,7 +1,8 @@
-"""Studies: rows from a sweep, one process a row, one table; laws fitted to it, and comparisons of any runs."""
+"""Studies: rows from a sweep, what they will cost, one process a row, one table; laws and comparisons of any runs."""
 
 from internvl_lab.scaling.compare import push, write_comparison, write_runs
 from internvl_lab.scaling.compare_table import comparison_table
+from internvl_lab.scaling.cost import Cost, plan_row
 from internvl_lab.scaling.fit import Law, StudyFit, fit_study
 from internvl_lab.scaling.fit_points import Points, collect
 from internvl_lab.scaling.frontier import PartCost, frontier, measure_cost
@@ -11,6 +12,7 @@ from internvl_lab.scaling.study import all_done, run_study
 from internvl_lab.scaling.table import RowResult, read_table, write_table
 
 __all__ = [
+    "Cost",
     "Law",
     "PartCost",
     "Points",
@@ -26,6 +28,7 @@ __all__ = [
     "fit_study",
     "frontier",
     "measure_cost",
+    "plan_row",
     "push",
     "read_runs",
     "read_table",

@@ -37,6 +37,7 @@ IGNORED = (
     "ckpt_path",
     "fresh",
     "plan",
+    "cost",
     "data.allow_changed_data",
     "data.cache_dir",
     "data.cache_gb",
