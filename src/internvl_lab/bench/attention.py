@@ -92,8 +92,9 @@ def build_runs(setting: AttentionSetting, seed: int = 0) -> dict[str, Run]:
     tensors = [states(setting.heads), states(setting.key_value_heads), states(setting.key_value_heads)]
     auto = _auto(setting)
     others = [backend for backend in BACKENDS.values() if backend.name != auto.name and _runs(backend, setting)]
-    attend: dict[str, Callable[..., Tensor]] = {"ours": partial(_packed, auto.lay_out, lengths)}
-    attend |= {backend.name: partial(_packed, backend.lay_out, lengths) for backend in others}
+    pack = torch.tensor([0, *lengths], device=setting.device).cumsum(0).int(), max(lengths)
+    attend: dict[str, Callable[..., Tensor]] = {"ours": partial(_packed, auto.lay_out, *pack)}
+    attend |= {backend.name: partial(_packed, backend.lay_out, *pack) for backend in others}
     attend["padded"] = partial(_padded, lengths)
     return {name: partial(_forward_backward, run, tensors) for name, run in attend.items()}
 
@@ -109,13 +110,17 @@ def _runs(backend: Backend, setting: AttentionSetting) -> bool:
 
 
 def _packed(
-    lay_out: Callable[[Tensor, int], dict[str, Any]], lengths: list[int], query: Tensor, key: Tensor, value: Tensor
+    lay_out: Callable[[Tensor, int], dict[str, Any]],
+    boundaries: Tensor,
+    longest: int,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
 ) -> Tensor:
-    """Attend with one of our backends: (1, H, T, d) states -> (1, T, H, d)."""
-    boundaries = torch.tensor([0, *lengths], device=query.device).cumsum(0).int()
+    """Attend with one of our backends: boundaries (S + 1,), (1, H, T, d) states -> (1, T, H, d)."""
     layer = nn.Module()
     layer.num_key_value_groups = query.shape[1] // key.shape[1]  # type: ignore[assignment]
-    keywords = {"attention_mask": None} | lay_out(boundaries, max(lengths))
+    keywords = {"attention_mask": None} | lay_out(boundaries, longest)
     return packed_attention(layer, query, key, value, **keywords)[0]
 
 

@@ -79,7 +79,7 @@ def set_recompute(peer: InternVLForConditionalGeneration, recompute: bool) -> No
     if recompute:
         peer.activation_checkpointing_enable({"use_reentrant": False})
     else:
-        peer.activation_checkpointing_disable()  # type: ignore[no-untyped-call]
+        peer.activation_checkpointing_disable()
 
 
 def peer_loss(peer: InternVLForConditionalGeneration, inputs: Inputs, num_targets: int) -> Tensor:

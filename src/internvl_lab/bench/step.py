@@ -61,7 +61,7 @@ def bench_step(setting: StepSetting, repeats: int = 3, seed: int = 0) -> Report:
     measured = {name: of for name, of in readings.items() if of}
     if "ours" not in measured:
         raise InternVLLabError(
-            "ours runs out of memory: choose --checkpointing full, a smaller --size or --pack-tokens"
+            "ours runs out of memory: choose a smaller --size, or smaller --pack-tokens and --pack-tiles"
         )
     check_same_loss({name: of[0].value for name, of in measured.items()}, LOSS_TOLERANCE[setting.precision])
     work = _work(setting, samples)

@@ -41,7 +41,7 @@ _RESET_PEAK = "5"
 _MIB = 1 << 20
 
 Run = Callable[[], float | Tensor]
-"""Does the work once and returns a number, or () on the device: reading it is left to the clock, once it has stopped."""
+"""Does the work once and returns a number, or () on the device, which the clock reads once it has stopped."""
 
 
 @dataclass(frozen=True)

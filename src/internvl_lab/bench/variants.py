@@ -55,7 +55,7 @@ class Variant:
     model: nn.Module
     optimizer: AdamW
     steps: list[Step]
-    ladder: list[Rung]
+    ladder: Sequence[Rung]
     """Ways to recompute, the fastest first; the first that fits into memory is measured."""
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
     padding: float = 0.0
@@ -73,7 +73,8 @@ class Variant:
         A GPU tries a whole pass, because the largest batch decides and every shape may have to be compiled; a CPU,
         which has memory but no time, warms up with one step.
         """
-        for self.rung in range(len(self.ladder)):
+        for rung in range(len(self.ladder)):
+            self.rung = rung
             if self._fits(clock):
                 return True
             self.optimizer.zero_grad()
@@ -204,11 +205,15 @@ def _our_steps(model: InternVL, packs: list[list[Sample]]) -> list[Step]:
         """Make the work of one optimizer step."""
         count = peers.num_targets(pack)
         batch = collate(pack, number, []).locate(model.image_token_id)
-        values = {f.name: getattr(batch, f.name) for f in fields(batch)}
-        moved = {name: value.to(model.device) for name, value in values.items() if isinstance(value, Tensor)}
-        return Step([partial(loss_of, replace(batch, **moved), count)], count)
+        return Step([partial(loss_of, _moved(batch, model.device), count)], count)
 
     return [step(number, pack) for number, pack in enumerate(packs)]
+
+
+def _moved(batch: Batch, device: torch.device) -> Batch:
+    """Copy a pack to the device."""
+    values: dict[str, Any] = {f.name: getattr(batch, f.name) for f in fields(batch)}
+    return Batch(**{name: v.to(device) if isinstance(v, Tensor) else v for name, v in values.items()})
 
 
 def _peer_step(
