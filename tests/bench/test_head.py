@@ -28,10 +28,10 @@ def test_both_heads_give_the_same_loss_and_gradients(byte_budget: int) -> None:
 def test_runs_share_tensors_and_repeat_exactly(dtype: str) -> None:
     setting = HeadSetting(rows=40, vocab_size=50, hidden_size=8, dtype=dtype)
     runs = build_runs(setting)
-    losses = {name: run() for name, run in runs.items()}
-    assert losses == {name: run() for name, run in runs.items()}  # no gradient accumulates, no weight moves
+    losses = {name: float(run()) for name, run in runs.items()}
+    assert losses == {name: float(run()) for name, run in runs.items()}  # no gradient accumulates, no weight moves
     assert losses["ours"] == pytest.approx(losses["naive"], abs=bench.LOSS_TOLERANCE[dtype])
-    assert {name: run() for name, run in build_runs(setting, seed=1).items()} != losses
+    assert {name: float(run()) for name, run in build_runs(setting, seed=1).items()} != losses
 
 
 def test_supervised_share_is_that_of_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:

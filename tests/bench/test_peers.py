@@ -54,7 +54,7 @@ def test_recomputation_is_for_all_layers_or_none() -> None:
     peer = peers.build_peer(InternVL(TINY.model, TINY.image_token_id))
     for wanted in (True, False):
         peers.set_recompute(peer, wanted)
-        assert peer.is_gradient_checkpointing is wanted
+        assert peer.is_activation_checkpointing is wanted
 
 
 def test_a_model_with_other_parameters_is_no_peer() -> None:

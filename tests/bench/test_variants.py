@@ -141,7 +141,7 @@ def raising(fails: list[str], at: str, loss_of: Callable[[], Tensor]) -> Callabl
 @pytest.mark.parametrize(
     ("stage", "tried"),
     [
-        (None, ["none", "vision", "language", "vision+language"]),
+        (None, ["none", "language", "vision", "vision+language"]),
         (STAGE1, ["none", "language"]),
         (LORA, ["none", "language"]),
     ],

@@ -18,8 +18,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
 from internvl_lab.bench.peers import num_targets
 from internvl_lab.bench.report import Report, check_same_loss
 from internvl_lab.bench.samples import draw_samples
@@ -30,7 +28,7 @@ from internvl_lab.data.encoding import Sample
 from internvl_lab.errors import InternVLLabError
 from internvl_lab.models import step_flops
 from internvl_lab.models.attention import resolve
-from internvl_lab.models.devices import find_device
+from internvl_lab.training.throughput import device_peak
 
 LOSS_TOLERANCE = {"fp32": 1e-4, "bf16": 2e-2, "bf16-mixed": 2e-2}
 """Largest difference of two variants' mean loss (about 10): fp32 variants differ by 2e-6, bf16 rounds hidden states."""
@@ -76,14 +74,6 @@ def bench_step(setting: StepSetting, repeats: int = 3, seed: int = 0) -> Report:
     return Report(device, ours, figures, ratios, described, clock.name)
 
 
-def peak_flops(setting: StepSetting) -> float | None:
-    """Return the device's peak at this precision; None where the table of devices does not know it."""
-    if setting.device == "cpu" or setting.precision == "fp32":
-        return None
-    known = find_device(torch.cuda.get_device_name())
-    return known.peak_bf16_flops if known is not None else None
-
-
 def _work(setting: StepSetting, samples: list[Sample]) -> dict[str, float | None]:
     """Count what one pass has to do: the same for all variants."""
     lengths, tiles = [len(sample.input_ids) for sample in samples], sum(len(sample.tiles) for sample in samples)
@@ -96,7 +86,7 @@ def _work(setting: StepSetting, samples: list[Sample]) -> dict[str, float | None
         trainable=setting.stage.trainable,
         adapted=setting.stage.lora.parts,
     )
-    peak = peak_flops(setting)
+    peak = device_peak(setting.device, setting.precision != "fp32")
     return {"tokens": sum(lengths), "tiles": tiles, "s_at_peak": None if peak is None else flops / peak}
 
 

@@ -21,6 +21,7 @@ from internvl_lab.bench import peers
 from internvl_lab.bench.samples import pack_samples
 from internvl_lab.bench.setting import StepSetting
 from internvl_lab.bench.timing import Clock
+from internvl_lab.constants import PARTS
 from internvl_lab.data.batch import Batch
 from internvl_lab.data.encoding import Sample
 from internvl_lab.data.loader import collate
@@ -180,7 +181,7 @@ def our_ladder(setting: StepSetting, model: InternVL) -> list[Rung]:
         tiles = workload.pack_tiles or workload.pack_tokens // config.num_visual_tokens
         work["vision"] = tiles * sum(vision_flops(config))
     cheapest_first = sorted(work, key=lambda part: work[part])
-    choices = [(), *((part,) for part in cheapest_first), tuple(cheapest_first)]
+    choices = [(), *((part,) for part in cheapest_first), tuple(part for part in PARTS if part in work)]
     chosen = {"none": choices[:1], "full": choices[-1:], "auto": list(dict.fromkeys(choices))}[setting.checkpointing]
     stages = [("+".join(parts) or "none", replace(stage, gradient_checkpointing=parts)) for parts in chosen]
     return [(name, partial(apply_stage, model, of)) for name, of in stages]
