@@ -86,7 +86,9 @@ def test_no_process_holds_the_whole_model(tiny: ModuleType, tmp_path: Path, extr
     command = [sys.executable, str(SCRIPT)]
     shared = ("2", str(tmp_path / "rendezvous"), str(tmp_path / "weights"), *extra)
     source = Path(__file__).parents[2] / "src"
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(source), os.environ.get("PYTHONPATH", "")])}
+    # so that glibc gives every freed tensor back: what it kept of them was 70 MiB in one run and none in the next
+    exact = {"MALLOC_MMAP_THRESHOLD_": "65536"}
+    environment = os.environ | exact | {"PYTHONPATH": os.pathsep.join([str(source), os.environ.get("PYTHONPATH", "")])}
     ranks = [
         subprocess.Popen(
             [*command, str(rank), *shared],
@@ -103,4 +105,4 @@ def test_no_process_holds_the_whole_model(tiny: ModuleType, tmp_path: Path, extr
     assert found["equal"] and found["equal_buffers"]
     assert found["random_a"] and found["zero_b"] and bool(found["adapters"]) == bool(extra)
     if found["extra_peak_mib"] is not None:  # half the model, and one tensor at a time
-        assert found["extra_peak_mib"] < 0.75 * found["whole_mib"], found
+        assert found["extra_peak_mib"] < 0.65 * found["whole_mib"], found
