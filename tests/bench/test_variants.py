@@ -66,6 +66,14 @@ def test_all_variants_compute_the_same_loss_and_gradient(stage: StageConfig | No
             torch.testing.assert_close(gradient, ours[parameter], atol=1e-5, rtol=1e-4, msg=f"{name} {parameter}")
 
 
+def test_peers_of_an_internlm_compute_the_same_loss() -> None:
+    """Rotary tables with dynamic scaling are shared as well."""
+    language = replace(TINY.model.language, model_type="llama", rope_scaling_factor=2.0)
+    workload = replace(TINY, model=replace(TINY.model, language=language))
+    losses = [float(variant.run_pass()) for variant in build(workload=workload).values()]
+    assert losses == pytest.approx([losses[0]] * 5, abs=1e-5)
+
+
 def test_all_variants_hold_the_same_parameters_and_one_optimizer(variants: dict[str, Variant]) -> None:
     ours = [id(p) for p in variants["ours"].model.parameters()]
     for variant in variants.values():

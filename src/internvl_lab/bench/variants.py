@@ -213,8 +213,11 @@ def _our_steps(model: InternVL, packs: list[list[Sample]]) -> list[Step]:
 
 def _moved(batch: Batch, device: torch.device) -> Batch:
     """Copy a pack to the device."""
-    values: dict[str, Any] = {f.name: getattr(batch, f.name) for f in fields(batch)}
-    return Batch(**{name: v.to(device) if isinstance(v, Tensor) else v for name, v in values.items()})
+    values: dict[str, Any] = {}
+    for name in (field.name for field in fields(batch)):
+        value = getattr(batch, name)
+        values[name] = value.to(device) if isinstance(value, Tensor) else value
+    return Batch(**values)
 
 
 def _peer_step(

@@ -44,7 +44,7 @@ def materialise(model: InternVL, device: torch.device, init: InitConfig, seed: i
         MissingWeightsError, CheckpointError: as `initialise` does.
     """
     model.to_empty(device=device)
-    rotary = model.language_model.rotary_emb  # its tables are computed, and no checkpoint holds them
+    rotary: Any = model.language_model.rotary_emb  # its tables are computed, and no checkpoint holds them
     model.language_model.rotary_emb = type(rotary)(rotary.config).to(device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
