@@ -89,6 +89,8 @@ def test_without_json_no_file_is_written(tmp_path: Path, monkeypatch: pytest.Mon
     [
         ("step", "--size", "tiny", "--samples", "0"),
         ("step", "--repeats", "0"),
+        ("step", "--size", "9b"),
+        ("step", "--size", "tiny", "--checkpointing", "some"),
         ("head", "--rows", "0"),
         ("loader", "--samples", "-1"),
     ],

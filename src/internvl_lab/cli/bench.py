@@ -62,15 +62,13 @@ def _add_device(parser: Parser) -> None:
 
 
 def _add_step(parser: Parser) -> None:
-    from internvl_lab.bench.setting import CHECKPOINTING, PRECISIONS, SIZES, STAGES
-
     _add_device(parser)
-    parser.add_argument("--size", default="small", choices=SIZES, help="tiny is for tests")
-    parser.add_argument("--stage", choices=STAGES, help="what trains; default: stage2, for 8b stage1")
-    parser.add_argument("--precision", choices=PRECISIONS, help="default: fp32 on a CPU, bf16 on a GPU")
+    parser.add_argument("--size", default="small", help="small (default), tiny (for tests), mini, 1b, 2b or 8b")
+    parser.add_argument("--stage", help="what trains: stage1, stage2 or finetune_lora; default: stage2, for 8b stage1")
+    parser.add_argument("--precision", help="fp32, bf16 or bf16-mixed; default: fp32 on a CPU, bf16 on a GPU")
     parser.add_argument("--attention", default="auto", help="packed attention of ours, as model.attention")
     parser.add_argument("--compile", action="store_true", help="compile our layers")
-    parser.add_argument("--checkpointing", default="auto", choices=CHECKPOINTING, help="what ours recomputes")
+    parser.add_argument("--checkpointing", default="auto", help="what ours recomputes: none, full, auto (what fits)")
     parser.add_argument("--samples", type=int, help="default: the size's own, as for the next three")
     parser.add_argument("--pack-tokens", type=int, help="most tokens of a pack")
     parser.add_argument("--pack-tiles", type=int, help="most tiles of a pack")
