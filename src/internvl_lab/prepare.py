@@ -98,16 +98,21 @@ def check_trainer(options: Mapping[str, Any]) -> None:
     build_trainer(options, logger=False, enable_checkpointing=False, enable_progress_bar=False)
 
 
+def device_of(model: ModelConfig, options: Mapping[str, Any]) -> tuple[str, bool]:
+    """Return the type of device that these `trainer` options choose here, and whether it computes in half precision."""
+    device = str(options.get("accelerator", "auto"))
+    if device in ("auto", "gpu", "cuda"):
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return device, model.dtype == "bfloat16" or str(options.get("precision", "")).startswith(("bf16", "16"))
+
+
 def check_attention(model: ModelConfig, options: Mapping[str, Any]) -> None:
     """Refuse attention backends that cannot run with these `trainer` options on this machine.
 
     Raises:
         ConfigError: one sentence with what to install or to choose.
     """
-    device = str(options.get("accelerator", "auto"))
-    if device in ("auto", "gpu", "cuda"):
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    half = model.dtype == "bfloat16" or str(options.get("precision", "")).startswith(("bf16", "16"))
+    device, half = device_of(model, options)
     resolve(model.attention, device, half)
     check_tiles(model.vision_attention, device, half)
 

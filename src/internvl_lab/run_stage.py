@@ -21,8 +21,8 @@ from internvl_lab.data import Batch, Cost
 from internvl_lab.data.datamodule import MultimodalDataModule
 from internvl_lab.errors import ResumeError
 from internvl_lab.evaluation.validation import build_validation
-from internvl_lab.models import InternVL, gather_weights, pack_cost, step_flops
-from internvl_lab.prepare import VAL_MIXTURE, build_trainer, world_size_of
+from internvl_lab.models import InternVL, build_on_meta, gather_weights, pack_cost, step_flops
+from internvl_lab.prepare import VAL_MIXTURE, build_trainer, device_of, world_size_of
 from internvl_lab.run_folder import RunFolder
 from internvl_lab.text import ChatTemplate
 from internvl_lab.tracking import CsvLog, WandbLog, last_values
@@ -36,7 +36,8 @@ from internvl_lab.training import (
     loop_settings,
     position_of,
 )
-from internvl_lab.training.throughput import CUMULATIVE
+from internvl_lab.training.materialise import materialise
+from internvl_lab.training.throughput import CUMULATIVE, device_peak
 
 log = logging.getLogger(__name__)
 
@@ -73,8 +74,14 @@ class StageRunner:
         if resume is None:
             self.csv.cut_back(stage.name, 0)  # rows of a start that was killed before its first checkpoint
         L.seed_everything(config.seed, verbose=False)
-        model = InternVL(config.model, self.template.context_id)
-        sources = initialise(model, init)
+        sharded = config.trainer.get("strategy") == FSDP2
+        model = (build_on_meta if sharded else InternVL)(config.model, self.template.context_id)
+        sources = {} if sharded else initialise(model, init)
+
+        def fill(device: torch.device) -> None:
+            """Load a model that was sharded empty."""
+            sources.update(materialise(model, device, init, config.seed))
+
         cost = Cost(*pack_cost(config.model, stage.trainable, stage.lora.parts))
         datamodule = MultimodalDataModule(config, stage, self.template, cost, run_dir)
         module = InternVLModule(
@@ -86,6 +93,7 @@ class StageRunner:
             source_names=tuple(config.data.mixtures[stage.mixture]),
             flops_fn=count_flops(config, stage),
             compile_backend=config.trainer.get("compile_backend"),
+            fill=fill if sharded else None,
         )
         trainer = self._trainer(stage, checkpoints, step_offset)
         self._announce(stage, resume)
@@ -116,6 +124,7 @@ class StageRunner:
             settings=config.callbacks,
             signals=self.signals,
             journal=config.data.journal,
+            peak_flops=device_peak(*device_of(config.model, options)),
         )
         callbacks = add_monitors(callbacks, build_validation(config, self.template, held_out, self.folder.path))
         if config.callbacks.model_summary and step_offset == 0:

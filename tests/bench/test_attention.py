@@ -39,7 +39,7 @@ def test_all_variants_attend_alike(dtype: str, monkeypatch: pytest.MonkeyPatch) 
 def test_report_compares_with_every_backend_that_runs_here() -> None:
     report = bench_attention(TINY, repeats=1)
     assert report.ratios.keys() == {"dense", "padded"}
-    assert report.ratios["dense"] == report.ours["cpu_s"]["median"] / report.peers["dense"]["cpu_s"]["median"]
+    assert report.ratios["dense"] == report.ours["time_s"]["median"] / report.peers["dense"]["time_s"]["median"]
 
 
 def test_variants_that_differ_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,3 +54,30 @@ def test_variants_that_differ_are_refused(monkeypatch: pytest.MonkeyPatch) -> No
 def test_impossible_settings_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ConfigError):
         AttentionSetting(**{**vars(TINY), **wrong})  # type: ignore[arg-type]
+
+
+@pytest.mark.gpu
+def test_all_variants_on_a_gpu_attend_as_the_reference_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Outputs and the gradients of queries, keys and values, of every kernel that runs there."""
+    kept: list[list[torch.Tensor]] = []
+
+    def keep(attend, states):  # type: ignore[no-untyped-def]
+        out = attend(*states)
+        kept.append([out, *torch.autograd.grad(out.float().square().sum(), states)])
+        return 0.0
+
+    monkeypatch.setattr(bench, "_forward_backward", keep)
+    setting = AttentionSetting(600, 5, 4, 2, 64, "bfloat16", "cuda")
+    results = dict(zip([run() is None or name for name, run in build_runs(setting).items()], kept, strict=True))
+    assert results.keys() >= {"ours", "sdpa_docs", "dense"}, "auto is a kernel"
+    for name, tensors in results.items():
+        for mine, reference in zip(tensors, results["dense"], strict=True):
+            error = (mine.float() - reference.float()).norm() / reference.float().norm()
+            assert error < 2e-2, name
+
+
+@pytest.mark.gpu
+def test_report_of_a_gpu() -> None:
+    report = bench_attention(AttentionSetting(4096, 8, 14, 2, 64, "bfloat16", "cuda"), repeats=2)
+    assert report.clock == "CUDA events"
+    assert report.ratios["dense"] < 1

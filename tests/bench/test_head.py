@@ -28,10 +28,10 @@ def test_both_heads_give_the_same_loss_and_gradients(byte_budget: int) -> None:
 def test_runs_share_tensors_and_repeat_exactly(dtype: str) -> None:
     setting = HeadSetting(rows=40, vocab_size=50, hidden_size=8, dtype=dtype)
     runs = build_runs(setting)
-    losses = {name: run() for name, run in runs.items()}
-    assert losses == {name: run() for name, run in runs.items()}  # no gradient accumulates, no weight moves
+    losses = {name: float(run()) for name, run in runs.items()}
+    assert losses == {name: float(run()) for name, run in runs.items()}  # no gradient accumulates, no weight moves
     assert losses["ours"] == pytest.approx(losses["naive"], abs=bench.LOSS_TOLERANCE[dtype])
-    assert {name: run() for name, run in build_runs(setting, seed=1).items()} != losses
+    assert {name: float(run()) for name, run in build_runs(setting, seed=1).items()} != losses
 
 
 def test_supervised_share_is_that_of_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,7 +44,7 @@ def test_supervised_share_is_that_of_the_setting(monkeypatch: pytest.MonkeyPatch
 
 def test_report_compares_time_and_memory() -> None:
     report = bench_head(HeadSetting(rows=600, vocab_size=20000, hidden_size=8), repeats=1)
-    assert report.ratios["naive_time"] == report.ours["cpu_s"]["median"] / report.peers["naive"]["cpu_s"]["median"]
+    assert report.ratios["naive_time"] == report.ours["time_s"]["median"] / report.peers["naive"]["time_s"]["median"]
     assert report.setting["weight_gradient_mib"] == 0.6
     if report.ours["extra_peak_mib"] is None:
         assert "naive_memory" not in report.ratios
@@ -63,3 +63,10 @@ def test_heads_that_differ_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_impossible_settings_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ConfigError):
         HeadSetting(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.gpu
+def test_report_of_a_gpu() -> None:
+    report = bench_head(HeadSetting(rows=4096, dtype="bfloat16", device="cuda"), repeats=2)
+    assert report.clock == "CUDA events"
+    assert report.ratios["naive_memory"] < 0.5 and report.ratios["naive_time"] < 0.5

@@ -6,6 +6,7 @@ import torch
 from internvl_lab.bench import peers
 from internvl_lab.bench.samples import WORKLOADS, draw_samples
 from internvl_lab.constants import IGNORE_INDEX
+from internvl_lab.errors import InternVLLabError
 from internvl_lab.models import InternVL
 
 TINY = WORKLOADS["tiny"]
@@ -25,7 +26,8 @@ def test_peer_has_our_weights_its_own_attention_and_an_untied_head() -> None:
     assert sum(p.numel() for p in theirs.values()) == sum(p.numel() for p in model.parameters())
     assert torch.equal(peer.lm_head.weight, model.lm_head.weight)
     assert peer.lm_head.weight is not peer.get_input_embeddings().weight
-    assert all(a.data_ptr() != b.data_ptr() for a in theirs.values() for b in model.parameters())
+    assert all(theirs[peers.native_name(name)] is parameter for name, parameter in model.named_parameters())
+    assert all(parameter.requires_grad for parameter in theirs.values())
 
 
 def test_peer_has_our_dtype() -> None:
@@ -33,6 +35,33 @@ def test_peer_has_our_dtype() -> None:
     peer = peers.build_peer(InternVL(workload.model, workload.image_token_id))
     assert {p.dtype for p in peer.parameters()} == {torch.bfloat16}
     assert peer.model.language_model.rotary_emb.inv_freq.dtype == torch.float32
+
+
+def test_a_peer_with_our_attention_keeps_samples_apart() -> None:
+    model = InternVL(TINY.model, TINY.image_token_id)
+    peer = peers.build_peer(model, our_attention=True).eval()
+    assert peer.config.text_config._attn_implementation == peers.PACKED_ATTENTION
+    inputs = peers.recipe_inputs(model.backend, torch.device("cpu"), SAMPLES[:3], torch.float32)
+    logits = peer(**inputs, use_cache=False).logits
+    changed = inputs | {"input_ids": inputs["input_ids"].clone()}
+    first = len(SAMPLES[0].input_ids)
+    changed["input_ids"][0, first - 1] = (changed["input_ids"][0, first - 1] + 1) % TINY.num_plain_ids
+    moved = (peer(**changed, use_cache=False).logits != logits).any(-1)[0]
+    assert moved[first - 1] and not moved[first:].any()
+
+
+def test_recomputation_is_for_all_layers_or_none() -> None:
+    peer = peers.build_peer(InternVL(TINY.model, TINY.image_token_id))
+    for wanted in (True, False):
+        peers.set_recompute(peer, wanted)
+        assert peer.is_activation_checkpointing is wanted
+
+
+def test_a_model_with_other_parameters_is_no_peer() -> None:
+    model = InternVL(TINY.model, TINY.image_token_id)
+    model.lm_head = torch.nn.Linear(16, 3, bias=False)
+    with pytest.raises(InternVLLabError, match="differ from ours"):
+        peers.build_peer(model)
 
 
 def test_padded_batches_keep_arrival_order_or_sort() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ def test_json_holds_the_agreed_keys(tmp_path: Path) -> None:
     path = tmp_path / "new" / "bench.json"
     write_json(REPORT, path)
     content = json.loads(path.read_text())
-    assert list(content) == ["device", "ours", "peers", "ratios", "setting"]
+    assert list(content) == ["device", "ours", "peers", "ratios", "setting", "clock"]
     assert content["peers"]["padded"]["speed"]["median"] == 300
     assert content["ratios"] == {"padded": 4.0}
     assert content["ours"]["extra_peak_mib"] is None
@@ -35,7 +36,16 @@ def test_table_and_line_show_every_figure() -> None:
     text = console.export_text()
     for expected in ("ours", "padded", "1200 ±5%", "300 ±0%", "4.5", "0.25", "-", "extra peak mib", "samples 48"):
         assert expected in text
+    assert "process CPU time" in text
     assert ratio_line(REPORT) == "ours / peer: padded 4.00"
+
+
+def test_a_peer_that_failed_keeps_its_column() -> None:
+    failed = replace(REPORT, peers=REPORT.peers | {"hf_packed": {"status": "out of memory"}})
+    failed.ours["status"] = "ok"
+    console = Console(width=100, file=io.StringIO(), record=True)
+    console.print(summary_table(failed))
+    assert "out of memory" in console.export_text()
 
 
 def test_only_equal_losses_are_compared() -> None:

@@ -18,10 +18,15 @@ def run(*arguments: str) -> None:
 
 def test_step_shows_the_table_and_writes_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "step.json"
-    run("step", "--size", "tiny", "--samples", "4", "--repeats", "1", "--seed", "5", "--json", str(file))
+    limits = ("--samples", "4", "--pack-tokens", "80", "--pack-tiles", "5", "--batch-size", "3")
+    choices = ("--precision", "bf16-mixed", "--attention", "dense", "--checkpointing", "full")
+    run("step", "--size", "tiny", *limits, *choices, "--repeats", "1", "--seed", "5", "--json", str(file))
     content = json.loads(file.read_text())
     assert content["ratios"].keys() == content["peers"].keys() == {"padded", "length_sorted", "hf_packed", "recipe"}
-    assert (content["setting"]["samples"], content["setting"]["seed"]) == (4, 5)
+    expected = {"samples": 4, "seed": 5, "pack_tokens": 80, "pack_tiles": 5, "batch_size": 3}
+    expected |= {"precision": "bf16-mixed", "attention": "dense", "compiled": False}
+    assert {name: content["setting"][name] for name in expected} == expected
+    assert content["ours"]["recomputes"] == "vision+language"
     shown = capsys.readouterr().out
     assert "hf_packed" in shown
     assert "ours / peer" in shown
@@ -84,6 +89,8 @@ def test_without_json_no_file_is_written(tmp_path: Path, monkeypatch: pytest.Mon
     [
         ("step", "--size", "tiny", "--samples", "0"),
         ("step", "--repeats", "0"),
+        ("step", "--size", "9b"),
+        ("step", "--size", "tiny", "--checkpointing", "some"),
         ("head", "--rows", "0"),
         ("loader", "--samples", "-1"),
     ],

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
+from internvl_lab.models.devices import DEVICES
 from internvl_lab.tracking import read_metrics
 from internvl_lab.training import ThroughputMonitor
+from internvl_lab.training.throughput import device_peak
 
 
 def test_counters_are_sums_over_packs(tiny: ModuleType, run_dir: Path) -> None:
@@ -70,3 +74,35 @@ def test_mfu_needs_the_peak(tiny: ModuleType, run_dir: Path) -> None:
     metrics = read_metrics(run_dir)
     flops = 1000.0 * tiny.tiny_batch(1).num_tokens
     assert metrics["perf/mfu"][1] == pytest.approx(flops / (metrics["perf/step_s"][1] * 1e6))
+
+
+@pytest.fixture
+def forget() -> Iterator[None]:
+    device_peak.cache_clear()
+    yield
+    device_peak.cache_clear()
+
+
+@pytest.mark.usefixtures("forget")
+def test_without_a_known_peak_there_is_no_mfu_and_it_is_said_once(
+    tiny: ModuleType, run_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO"):
+        assert [device_peak("cpu", True) for _ in range(3)] == [None] * 3
+    assert [record.message for record in caplog.records] == ["perf/mfu is not logged: no peak is known for cpu"]
+    tiny.fit(run_dir, tiny.tiny_stage(1), tiny.TinyData(1, 1))
+    assert "perf/mfu" not in read_metrics(run_dir)
+
+
+@pytest.mark.usefixtures("forget")
+def test_the_peak_is_that_of_the_running_gpu_in_half_precision(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H200")
+    assert device_peak("cuda", True) == DEVICES["h200"].peak_bf16_flops
+    with caplog.at_level("INFO"):
+        assert device_peak("cuda", False) is None
+        device_peak.cache_clear()
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Voodoo 2")
+        assert device_peak("cuda", True) is None
+    assert "half precision" in caplog.records[0].message and "Voodoo 2" in caplog.records[1].message

@@ -4,6 +4,7 @@ from internvl_lab.bench.attention import AttentionSetting, bench_attention
 from internvl_lab.bench.head import HeadSetting, bench_head
 from internvl_lab.bench.report import Report, write_json
 from internvl_lab.bench.samples import WORKLOADS, Workload, draw_samples, pack_samples
+from internvl_lab.bench.setting import StepSetting, find_setting
 from internvl_lab.bench.step import bench_step
 from internvl_lab.bench.timing import Reading, interleave, one_thread
 
@@ -13,11 +14,13 @@ __all__ = [
     "HeadSetting",
     "Reading",
     "Report",
+    "StepSetting",
     "Workload",
     "bench_attention",
     "bench_head",
     "bench_step",
     "draw_samples",
+    "find_setting",
     "interleave",
     "one_thread",
     "pack_samples",

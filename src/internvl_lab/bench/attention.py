@@ -18,9 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from internvl_lab.bench.report import Report, check_same_loss
-from internvl_lab.bench.timing import Reading, describe_device, interleave, median_peak_mib, one_thread, spread
+from internvl_lab.bench.timing import Reading, Run, clock_for, interleave, median_peak_mib, spread
 from internvl_lab.errors import ConfigError
-from internvl_lab.models.attention import BACKENDS, packed_attention, resolve
+from internvl_lab.models.attention import BACKENDS, Backend, packed_attention, resolve
+from internvl_lab.models.attention.kernels import why_not_here
 
 RELATIVE_TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}
 """Largest relative difference of the variants' sums of squares."""
@@ -40,6 +41,7 @@ class AttentionSetting:
     key_value_heads: int = 2
     head_size: int = 64
     dtype: str = "float32"
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         """Refuse what leaves nothing to measure."""
@@ -63,21 +65,21 @@ def bench_attention(setting: AttentionSetting, repeats: int = 3, seed: int = 0) 
         ConfigError: impossible sizes.
         InternVLLabError: the variants' outputs differ, so that there is nothing to compare.
     """
-    with one_thread():
+    clock = clock_for(setting.device)
+    with clock.session():
         runs = build_runs(setting, seed)
-        device = describe_device()
-        readings = interleave(runs, repeats)
+        device = clock.describe()
+        readings = interleave(runs, repeats, clock, runs if setting.device == "cuda" else None)
     values = {name: of[0].value for name, of in readings.items()}
     check_same_loss(values, RELATIVE_TOLERANCE[setting.dtype] * abs(values["ours"]))
     figures = {name: _figures(of) for name, of in readings.items()}
     ours = figures.pop("ours")
-    ratios = {name: ours["cpu_s"]["median"] / values["cpu_s"]["median"] for name, values in figures.items()}
-    chosen = resolve("auto", "cpu", setting.dtype == "bfloat16").name
-    described = asdict(setting) | {"ours": chosen, "calls": _CALLS, "repeats": repeats, "seed": seed}
-    return Report(device, ours, figures, ratios, described)
+    ratios = {name: ours["time_s"]["median"] / values["time_s"]["median"] for name, values in figures.items()}
+    described = asdict(setting) | {"ours": _auto(setting).name, "calls": _CALLS, "repeats": repeats, "seed": seed}
+    return Report(device, ours, figures, ratios, described, clock.name)
 
 
-def build_runs(setting: AttentionSetting, seed: int = 0) -> dict[str, Callable[[], float]]:
+def build_runs(setting: AttentionSetting, seed: int = 0) -> dict[str, Run]:
     """Build all variants over the same tensors; each returns the sum of squares of its output."""
     lengths = setting.lengths(seed)
     generator = torch.Generator().manual_seed(seed)
@@ -85,25 +87,40 @@ def build_runs(setting: AttentionSetting, seed: int = 0) -> dict[str, Callable[[
     def states(heads: int) -> Tensor:
         """Draw (1, heads, T, d) states that want a gradient."""
         drawn = torch.randn(1, heads, setting.tokens, setting.head_size, generator=generator)
-        return drawn.to(_DTYPES[setting.dtype]).requires_grad_()
+        return drawn.to(setting.device, _DTYPES[setting.dtype]).requires_grad_()
 
     tensors = [states(setting.heads), states(setting.key_value_heads), states(setting.key_value_heads)]
-    auto = resolve("auto", "cpu", setting.dtype == "bfloat16")
-    others = [backend for backend in BACKENDS.values() if backend.name != auto.name and not backend.needs_kernel]
-    attend: dict[str, Callable[..., Tensor]] = {"ours": partial(_packed, auto.lay_out, lengths)}
-    attend |= {backend.name: partial(_packed, backend.lay_out, lengths) for backend in others}
+    auto = _auto(setting)
+    others = [backend for backend in BACKENDS.values() if backend.name != auto.name and _runs(backend, setting)]
+    pack = torch.tensor([0, *lengths], device=setting.device).cumsum(0).int(), max(lengths)
+    attend: dict[str, Callable[..., Tensor]] = {"ours": partial(_packed, auto.lay_out, *pack)}
+    attend |= {backend.name: partial(_packed, backend.lay_out, *pack) for backend in others}
     attend["padded"] = partial(_padded, lengths)
     return {name: partial(_forward_backward, run, tensors) for name, run in attend.items()}
 
 
+def _auto(setting: AttentionSetting) -> Backend:
+    """Return what `auto` chooses on the setting's device."""
+    return resolve("auto", setting.device, setting.dtype == "bfloat16")
+
+
+def _runs(backend: Backend, setting: AttentionSetting) -> bool:
+    """Say whether a backend runs on the setting's device."""
+    return not backend.needs_kernel or why_not_here(backend.name, setting.device, setting.dtype == "bfloat16") is None
+
+
 def _packed(
-    lay_out: Callable[[Tensor, int], dict[str, Any]], lengths: list[int], query: Tensor, key: Tensor, value: Tensor
+    lay_out: Callable[[Tensor, int], dict[str, Any]],
+    boundaries: Tensor,
+    longest: int,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
 ) -> Tensor:
-    """Attend with one of our backends: (1, H, T, d) states -> (1, T, H, d)."""
-    boundaries = torch.tensor([0, *lengths]).cumsum(0).int()
+    """Attend with one of our backends: boundaries (S + 1,), (1, H, T, d) states -> (1, T, H, d)."""
     layer = nn.Module()
     layer.num_key_value_groups = query.shape[1] // key.shape[1]  # type: ignore[assignment]
-    keywords = {"attention_mask": None} | lay_out(boundaries, max(lengths))
+    keywords = {"attention_mask": None} | lay_out(boundaries, longest)
     return packed_attention(layer, query, key, value, **keywords)[0]
 
 
@@ -121,14 +138,14 @@ def _padded(lengths: list[int], query: Tensor, key: Tensor, value: Tensor) -> Te
     return torch.cat(kept, dim=1).transpose(0, 1)[None]
 
 
-def _forward_backward(attend: Callable[..., Tensor], states: list[Tensor]) -> float:
+def _forward_backward(attend: Callable[..., Tensor], states: list[Tensor]) -> Tensor:
     for _ in range(_CALLS):
         loss = attend(*states).float().square().sum()
         loss.backward()
         for state in states:
             state.grad = None
-    return float(loss.detach())
+    return loss.detach()
 
 
 def _figures(readings: list[Reading]) -> dict[str, Any]:
-    return {"cpu_s": spread([reading.cpu_s for reading in readings]), "extra_peak_mib": median_peak_mib(readings)}
+    return {"time_s": spread([reading.time_s for reading in readings]), "extra_peak_mib": median_peak_mib(readings)}

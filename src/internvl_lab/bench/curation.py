@@ -157,4 +157,4 @@ def _search(rows: Sequence[Row], folder: Path) -> float:
 
 def _rate(readings: Sequence[Reading], num_records: int) -> dict[str, float]:
     """Turn CPU seconds into records a second."""
-    return spread([num_records / max(reading.cpu_s, 1e-9) for reading in readings])
+    return spread([num_records / max(reading.time_s, 1e-9) for reading in readings])

@@ -169,8 +169,8 @@ def _peer_generate(peer: Any, inputs: dict[str, Tensor], setting: GenerateSettin
 def _figures(readings: list[Reading]) -> dict[str, Any]:
     tokens = readings[0].value
     return {
-        "cpu_s": spread([reading.cpu_s for reading in readings]),
-        "cpu_ms_per_token": spread([1000 * reading.cpu_s / tokens for reading in readings]),
+        "cpu_s": spread([reading.time_s for reading in readings]),
+        "cpu_ms_per_token": spread([1000 * reading.time_s / tokens for reading in readings]),
         "extra_peak_mib": median_peak_mib(readings),
         "tokens": tokens,
     }

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from internvl_lab.bench.report import Report, check_same_loss
-from internvl_lab.bench.timing import Reading, describe_device, interleave, median_peak_mib, one_thread, spread
+from internvl_lab.bench.timing import Reading, Run, clock_for, interleave, median_peak_mib, spread
 from internvl_lab.config import ModelConfig
 from internvl_lab.constants import IGNORE_INDEX
 from internvl_lab.errors import ConfigError
@@ -41,6 +41,7 @@ class HeadSetting:
     dtype: str = "float32"
     logits_byte_budget: int = ModelConfig.logits_byte_budget
     """Most bytes of fp32 logits that ours makes at once."""
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         """Refuse what leaves nothing to measure."""
@@ -56,31 +57,35 @@ def bench_head(setting: HeadSetting, repeats: int = 3, seed: int = 0) -> Report:
     Raises:
         InternVLLabError: their losses differ, so that there is nothing to compare.
     """
-    with one_thread():
+    clock = clock_for(setting.device)
+    with clock.session():
         runs = build_runs(setting, seed)
-        device = describe_device()
-        readings = interleave(runs, repeats)
+        device = clock.describe()
+        readings = interleave(runs, repeats, clock, runs if setting.device == "cuda" else None)
     check_same_loss({name: of[0].value for name, of in readings.items()}, LOSS_TOLERANCE[setting.dtype])
     figures = {name: _figures(of) for name, of in readings.items()}
     ours, naive = figures["ours"], figures["naive"]
-    ratios = {"naive_time": ours["cpu_s"]["median"] / naive["cpu_s"]["median"]}
+    ratios = {"naive_time": ours["time_s"]["median"] / naive["time_s"]["median"]}
     if ours["extra_peak_mib"] is not None and naive["extra_peak_mib"]:
         ratios["naive_memory"] = ours["extra_peak_mib"] / naive["extra_peak_mib"]
     weight_mib = setting.vocab_size * setting.hidden_size * _DTYPES[setting.dtype].itemsize / 2**20
     described = asdict(setting) | {"weight_gradient_mib": round(weight_mib, 1), "repeats": repeats, "seed": seed}
-    return Report(device, ours, {"naive": naive}, ratios, described)
+    return Report(device, ours, {"naive": naive}, ratios, described, clock.name)
 
 
-def build_runs(setting: HeadSetting, seed: int = 0) -> dict[str, Callable[[], float]]:
+def build_runs(setting: HeadSetting, seed: int = 0) -> dict[str, Run]:
     """Build both variants over the same tensors; each runs forward and backward and returns its mean loss."""
     generator = torch.Generator().manual_seed(seed)
     dtype = _DTYPES[setting.dtype]
     head = nn.Linear(setting.hidden_size, setting.vocab_size, bias=False, dtype=dtype)
     nn.init.normal_(head.weight, 0.0, 0.02, generator=generator)
-    hidden = torch.randn(1, setting.rows, setting.hidden_size, generator=generator).to(dtype).requires_grad_()
+    head.to(setting.device)
+    hidden = torch.randn(1, setting.rows, setting.hidden_size, generator=generator)
+    hidden = hidden.to(setting.device, dtype).requires_grad_()
     labels = torch.randint(0, setting.vocab_size, (1, setting.rows), generator=generator)
     num_targets = max(1, round(setting.rows * setting.supervised_share))
     labels[0, torch.randperm(setting.rows, generator=generator)[num_targets:]] = IGNORE_INDEX
+    labels = labels.to(setting.device)
     losses: dict[str, Callable[..., Tensor]] = {
         "ours": partial(supervised_mean, byte_budget=setting.logits_byte_budget),
         "naive": naive_mean,
@@ -98,16 +103,16 @@ def naive_mean(head: nn.Linear, hidden: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(head(hidden).float().flatten(0, 1), labels.flatten(), ignore_index=IGNORE_INDEX)
 
 
-def _forward_backward(loss_of: Callable[..., Tensor], head: nn.Linear, hidden: Tensor, labels: Tensor) -> float:
+def _forward_backward(loss_of: Callable[..., Tensor], head: nn.Linear, hidden: Tensor, labels: Tensor) -> Tensor:
     loss = loss_of(head, hidden, labels)
     loss.backward()
     head.weight.grad = hidden.grad = None
-    return float(loss.detach())
+    return loss.detach()
 
 
 def _figures(readings: list[Reading]) -> dict[str, Any]:
     return {
-        "cpu_s": spread([reading.cpu_s for reading in readings]),
+        "time_s": spread([reading.time_s for reading in readings]),
         "extra_peak_mib": median_peak_mib(readings),
         "loss": readings[0].value,
     }

@@ -2,11 +2,17 @@
 
 Every choice that could go either way goes the peer's way: tiles arrive as normalised floats (ours normalises uint8
 inside the step), no KV cache is built, and gradients accumulate to as many optimizer steps as ours takes.
+
+A peer is built without storage and takes the very Parameter objects of our model. So all variants fit into memory
+together with one set of gradients and AdamW moments, however large the model, and can be measured in turns, which
+building one after the other would not allow: on a GPU whose clock drifts, only neighbours in time compare.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,30 +21,65 @@ from transformers.models.internvl.configuration_internvl import InternVLConfig
 from transformers.models.internvl.modeling_internvl import InternVLForConditionalGeneration
 
 from internvl_lab.checkpoints.configs import to_native_config
-from internvl_lab.checkpoints.tensors import native_tensors
-from internvl_lab.constants import IGNORE_INDEX, IMAGENET_MEAN, IMAGENET_STD, PARTS
+from internvl_lab.checkpoints.tensors import native_name
+from internvl_lab.config import LoraConfig
+from internvl_lab.constants import IGNORE_INDEX, IMAGENET_MEAN, IMAGENET_STD
 from internvl_lab.data.encoding import Sample
-from internvl_lab.models import InternVL
+from internvl_lab.errors import InternVLLabError
+from internvl_lab.models import InternVL, add_adapters
+from internvl_lab.models.attention import PACKED_ATTENTION, Backend
 
-Inputs = dict[str, Tensor]
+Inputs = dict[str, Any]
 """Keywords of the peer's forward."""
 
 _PAD_ID = 0
 
 
-def build_peer(model: InternVL, recompute: bool = False) -> InternVLForConditionalGeneration:
-    """Build transformers' model with a copy of our weights, in our dtype, with its own SDPA attention.
+def build_peer(
+    model: InternVL, our_attention: bool = False, lora: LoraConfig | None = None
+) -> InternVLForConditionalGeneration:
+    """Build transformers' model around our parameters, in train mode.
 
     Args:
-        model: gives sizes and weights.
-        recompute: checkpoint the activations of all layers.
+        model: gives sizes and parameters, which both models hold from now on.
+        our_attention: attend inside samples and tiles with our functions; else with transformers' own SDPA.
+        lora: the adapters that are in `model`.
+    Raises:
+        InternVLLabError: the parameters of both models do not match one to one.
     """
     config = InternVLConfig.from_dict(to_native_config(model, model.config.dtype))
-    peer = InternVLForConditionalGeneration._from_config(config, dtype=model.dtype, attn_implementation="sdpa")
-    peer.load_state_dict(native_tensors(model, PARTS))
+    ours = {"text_config": PACKED_ATTENTION, "vision_config": model.vision_tower.config._attn_implementation}
+    with torch.device("meta"):
+        peer = InternVLForConditionalGeneration._from_config(
+            config, dtype=model.dtype, attn_implementation=ours if our_attention else "sdpa"
+        )
+        if lora is not None:
+            add_adapters(peer, lora)
+    _share_parameters(model, peer)
+    # its tables are buffers that no checkpoint holds
+    peer.model.language_model.rotary_emb = model.language_model.rotary_emb
+    if any(tensor.is_meta for tensor in itertools.chain(peer.parameters(), peer.buffers())):
+        raise InternVLLabError("transformers' model has tensors that ours lacks: nothing to compare")
+    return peer.train()  # type: ignore[no-any-return]
+
+
+def _share_parameters(model: InternVL, peer: InternVLForConditionalGeneration) -> None:
+    """Put the model's Parameter objects, of any shape, in the place of the peer's."""
+    shared = {native_name(name): parameter for name, parameter in model.named_parameters()}
+    wanted = {name: parameter.shape for name, parameter in peer.named_parameters()}
+    if wanted != {name: parameter.shape for name, parameter in shared.items()}:
+        raise InternVLLabError("transformers' parameters differ from ours: nothing to compare")
+    for name, parameter in shared.items():
+        owner, _, leaf = name.rpartition(".")
+        setattr(peer.get_submodule(owner), leaf, parameter)
+
+
+def set_recompute(peer: InternVLForConditionalGeneration, recompute: bool) -> None:
+    """Checkpoint the activations of all layers, or of none."""
     if recompute:
         peer.activation_checkpointing_enable({"use_reentrant": False})
-    return peer  # type: ignore[no-any-return]
+    else:
+        peer.activation_checkpointing_disable()
 
 
 def peer_loss(peer: InternVLForConditionalGeneration, inputs: Inputs, num_targets: int) -> Tensor:
@@ -93,6 +134,19 @@ def packed_inputs(samples: Sequence[Sample], dtype: torch.dtype) -> Inputs:
     return {**joined, **_pixels(samples, dtype)}
 
 
+def recipe_inputs(backend: Backend, device: torch.device, samples: Sequence[Sample], dtype: torch.dtype) -> Inputs:
+    """Join samples to one row (1, T) and add their boundaries, for a peer with our attention.
+
+    Args:
+        backend: our packed attention.
+        device: where it runs.
+        samples, dtype: as in `packed_inputs`.
+    """
+    lengths = [len(sample.input_ids) for sample in samples]
+    boundaries = torch.tensor([0, *lengths], device=device).cumsum(0).int()
+    return {**packed_inputs(samples, dtype), **backend.lay_out(boundaries, max(lengths))}
+
+
 def unshifted_labels(sample: Sample) -> np.ndarray:
     """Turn targets (T,) into transformers' labels (T,), which the model shifts itself; the first is ignored."""
     return np.concatenate(([IGNORE_INDEX], sample.labels[:-1]))
@@ -109,7 +163,7 @@ def padding_share(batches: Sequence[Sequence[Sample]]) -> float:
     return 1 - sum(map(sum, lengths)) / sum(len(batch) * max(batch) for batch in lengths)
 
 
-def _pixels(samples: Sequence[Sample], dtype: torch.dtype) -> Inputs:
+def _pixels(samples: Sequence[Sample], dtype: torch.dtype) -> dict[str, Tensor]:
     """Normalise all tiles (N, 3, H, W), outside the measured time; without tiles, leave the keyword out."""
     tiles = torch.from_numpy(np.concatenate([sample.tiles for sample in samples]))
     if not len(tiles):

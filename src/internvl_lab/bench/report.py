@@ -12,6 +12,7 @@ from typing import Any
 
 from rich.table import Table
 
+from internvl_lab.bench.timing import CpuClock
 from internvl_lab.errors import InternVLLabError
 
 
@@ -28,10 +29,12 @@ class Report:
     """Name to ours / peer; see the measurement for what is compared."""
     setting: dict[str, Any]
     """What was measured: sizes, dtype, seed, repeats."""
+    clock: str = CpuClock.name
+    """What `time_s` and the rates are measured with."""
 
 
 def write_json(report: Report | Mapping[str, Any], path: Path) -> None:
-    """Write a report, creating the folder; a `Report` has the keys device, ours, peers, ratios, setting."""
+    """Write a report, creating the folder; a `Report` has the keys device, ours, peers, ratios, setting, clock."""
     content = asdict(report) if isinstance(report, Report) else report
     text = json.dumps(content, indent=2)
     text = re.sub(r"\[[\s\d,]+\]", lambda numbers: re.sub(r"\s+", " ", numbers[0]), text)  # a pack on one line
@@ -41,11 +44,13 @@ def write_json(report: Report | Mapping[str, Any], path: Path) -> None:
 
 def summary_table(report: Report) -> Table:
     """Lay out the figures of all variants, and what was measured."""
-    table = Table("variant", title=report.device, caption=", ".join(f"{k} {v}" for k, v in report.setting.items()))
+    title = f"{report.device}; {report.clock}"
+    table = Table("", title=title, caption=", ".join(f"{k} {v}" for k, v in report.setting.items()))
+    variants = {"ours": report.ours, **report.peers}
+    for name in variants:
+        table.add_column(name, justify="right")
     for figure in report.ours:
-        table.add_column(figure.replace("_", " "), justify="right")
-    for name, values in {"ours": report.ours, **report.peers}.items():
-        table.add_row(name, *(_cell(values[figure]) for figure in report.ours))
+        table.add_row(figure.replace("_", " "), *(_cell(values.get(figure)) for values in variants.values()))
     return table
 
 
@@ -73,6 +78,8 @@ def _cell(value: Any) -> str:
     """Format a figure; repeats as their median and half their range in per cent of it."""
     if value is None:
         return "-"
+    if isinstance(value, str):
+        return value
     if isinstance(value, dict):
         half_range = (value["max"] - value["min"]) / 2 / value["median"]
         return f"{_number(value['median'])} ±{half_range:.0%}"

@@ -16,6 +16,7 @@ from internvl_lab.config import LanguageConfig, ModelConfig, VisionConfig
 from internvl_lab.constants import IGNORE_INDEX, IMAGE_CONTEXT_TOKEN, SPECIAL_TOKENS
 from internvl_lab.data.encoding import Sample
 from internvl_lab.data.packing import pack_block
+from internvl_lab.errors import ConfigError
 
 _TEXT_ONLY_SHARE = 0.25
 _SUPERVISED_SHARE = 0.45
@@ -34,10 +35,22 @@ class Workload:
     batch_size: int = 8
     """Samples of a padded batch; 8 = `per_device_train_batch_size` of transformers' Trainer by default."""
     pack_tokens: int = 2048
+    pack_tiles: int | None = None
+    """Most tiles of a pack; None = no limit."""
     max_tiles: int = 13
     """Most tiles of one sample."""
     median_text: int = 75
     """Median text tokens of a sample; the longest text has eight times as many."""
+
+    def __post_init__(self) -> None:
+        """Refuse what leaves nothing to measure."""
+        if self.num_samples < 1 or self.batch_size < 1 or (self.pack_tiles is not None and self.pack_tiles < 1):
+            raise ConfigError("samples, the batch size and the tiles of a pack must be at least 1")
+        if self.pack_tokens < self.model.num_visual_tokens + _MIN_TEXT:
+            raise ConfigError(
+                f"packs of {self.pack_tokens} tokens have no room for a tile ({self.model.num_visual_tokens} tokens) "
+                "and text"
+            )
 
     @property
     def image_token_id(self) -> int:
@@ -48,6 +61,12 @@ class Workload:
     def num_plain_ids(self) -> int:
         """Count the ids of ordinary text."""
         return self.model.language.vocab_size - len(SPECIAL_TOKENS)
+
+    @property
+    def tiles_of_a_sample(self) -> int:
+        """Return the most tiles of a sample that leave room for text in a pack."""
+        room = (self.pack_tokens - _MIN_TEXT) // self.model.num_visual_tokens
+        return min(self.max_tiles, self.pack_tiles or room, room)
 
     def with_dtype(self, dtype: str) -> Workload:
         """Return the same workload with parameters of another type."""
@@ -106,16 +125,18 @@ def draw_samples(workload: Workload, seed: int = 0) -> list[Sample]:
     return [_draw_sample(workload, str(number), rng) for number in range(workload.num_samples)]
 
 
-def pack_samples(samples: list[Sample], max_tokens: int, seed: int = 0) -> list[list[Sample]]:
-    """Distribute samples over packs of at most `max_tokens` tokens, with the packer that training uses."""
+def pack_samples(
+    samples: list[Sample], max_tokens: int, seed: int = 0, max_tiles: int | None = None
+) -> list[list[Sample]]:
+    """Distribute samples over packs of at most so many tokens and tiles, with the packer that training uses."""
     tokens = np.array([len(sample.input_ids) for sample in samples])
     tiles = np.array([len(sample.tiles) for sample in samples])
-    packs = pack_block(tokens, tiles, max_tokens, max(1, int(tiles.sum())), np.random.default_rng(seed))
+    packs = pack_block(tokens, tiles, max_tokens, max_tiles or max(1, int(tiles.sum())), np.random.default_rng(seed))
     return [[samples[position] for position in pack] for pack in packs]
 
 
 def _draw_sample(workload: Workload, key: str, rng: np.random.Generator) -> Sample:
-    num_tiles = 0 if rng.random() < _TEXT_ONLY_SHARE else int(rng.integers(1, workload.max_tiles + 1))
+    num_tiles = 0 if rng.random() < _TEXT_ONLY_SHARE else int(rng.integers(1, workload.tiles_of_a_sample + 1))
     visual = num_tiles * workload.model.num_visual_tokens
     longest = min(8 * workload.median_text, workload.pack_tokens - visual)
     text = int(np.clip(workload.median_text * np.exp(_TEXT_SIGMA * rng.standard_normal()), _MIN_TEXT, longest))

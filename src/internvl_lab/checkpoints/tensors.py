@@ -16,7 +16,7 @@ from torch import Tensor
 from internvl_lab.checkpoints.base import ADAPTER_FILE, base_of
 from internvl_lab.checkpoints.files import read_json
 from internvl_lab.errors import CheckpointError
-from internvl_lab.models import InternVL, part_of
+from internvl_lab.models import BASE_MARK, InternVL, is_adapter, part_of
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -35,8 +35,15 @@ def native_name(name: str) -> str:
 
 
 def native_tensors(model: InternVL, parts: Collection[str]) -> dict[str, Tensor]:
-    """Map checkpoint keys to the model's own tensors (any shape, no copies), for the given parts."""
-    return {native_name(name): tensor for name, tensor in model.state_dict().items() if part_of(name) in parts}
+    """Map checkpoint keys to the model's own tensors (any shape, no copies), for the given parts.
+
+    Adapters are left out: they lie beside the weights.
+    """
+    return {
+        native_name(name.replace(BASE_MARK, "")): tensor
+        for name, tensor in model.state_dict().items()
+        if part_of(name) in parts and not is_adapter(name)
+    }
 
 
 def has_weights(folder: Path) -> bool:
@@ -105,8 +112,23 @@ def copy_into(model: InternVL, tensors: Iterable[tuple[str, Tensor]], parts: Col
     for name, tensor in tensors:
         seen.append((name, tensor.to("meta")))
         if name in targets and tensor.shape == targets[name].shape:
-            targets[name].copy_(tensor)
+            copy_tensor(targets[name], tensor)
     check_fit(seen, targets, origin)
+
+
+@torch.no_grad()
+def copy_tensor(target: Tensor, tensor: Tensor) -> None:
+    """Copy a tensor into one of the same shape; of a sharded one, into the piece that lies on this rank.
+
+    Every rank gives the whole tensor, so that none waits for another.
+    """
+    if not hasattr(target, "device_mesh"):  # no DTensor, whose module takes a second to import
+        target.copy_(tensor)
+        return
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    assert isinstance(target, DTensor)
+    target.copy_(distribute_tensor(tensor, target.device_mesh, target.placements, src_data_rank=None))
 
 
 def check_fit(tensors: Iterable[tuple[str, Tensor]], targets: Mapping[str, Tensor], origin: str) -> None:

@@ -1,4 +1,4 @@
-"""`bench`: measure a step, its parts, generation, packing, the loader or curation against named peers on one thread.
+"""`bench`: measure a step, its parts, generation, packing, the loader or curation against named peers.
 
 To add a measurement: a function that adds its options, one that runs it, a line in `MEASUREMENTS`.
 """
@@ -57,27 +57,44 @@ def _add_dtype(parser: Parser) -> None:
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
 
 
+def _add_device(parser: Parser) -> None:
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+
+
 def _add_step(parser: Parser) -> None:
-    parser.add_argument("--size", default="small", choices=("small", "tiny"), help="tiny is for tests")
-    parser.add_argument("--samples", type=int, help="default: the size's own")
-    _add_dtype(parser)
+    _add_device(parser)
+    parser.add_argument("--size", default="small", help="small (default), tiny (for tests), mini, 1b, 2b or 8b")
+    parser.add_argument("--stage", help="what trains: stage1, stage2 or finetune_lora; default: stage2, for 8b stage1")
+    parser.add_argument("--precision", help="fp32, bf16 or bf16-mixed; default: fp32 on a CPU, bf16 on a GPU")
+    parser.add_argument("--attention", default="auto", help="packed attention of ours, as model.attention")
+    parser.add_argument("--compile", action="store_true", help="compile our layers")
+    parser.add_argument("--checkpointing", default="auto", help="what ours recomputes: none, full, auto (what fits)")
+    parser.add_argument("--samples", type=int, help="default: the size's own, as for the next three")
+    parser.add_argument("--pack-tokens", type=int, help="most tokens of a pack")
+    parser.add_argument("--pack-tiles", type=int, help="most tiles of a pack")
+    parser.add_argument("--batch-size", type=int, help="samples of a padded peer's batch")
 
 
 def _step(args: argparse.Namespace) -> Result:
     from dataclasses import replace
 
-    from internvl_lab.bench import WORKLOADS, bench_step
-    from internvl_lab.errors import ConfigError
+    from internvl_lab.bench import bench_step
+    from internvl_lab.bench.setting import find_setting
 
-    workload = WORKLOADS[args.size].with_dtype(args.dtype)
-    if args.samples is not None:
-        if args.samples < 1:
-            raise ConfigError("--samples must be at least 1")
-        workload = replace(workload, num_samples=args.samples)
-    return _shown(bench_step(workload, args.repeats, args.seed))
+    setting = find_setting(args.size, args.device, args.stage, args.precision, args.attention)
+    limits = {
+        "num_samples": args.samples,
+        "pack_tokens": args.pack_tokens,
+        "pack_tiles": args.pack_tiles,
+        "batch_size": args.batch_size,
+    }
+    workload = replace(setting.workload, **{name: value for name, value in limits.items() if value is not None})
+    chosen = replace(setting, workload=workload, compiled=args.compile, checkpointing=args.checkpointing)
+    return _shown(bench_step(chosen, args.repeats, args.seed))
 
 
 def _add_head(parser: Parser) -> None:
+    _add_device(parser)
     parser.add_argument("--rows", type=int, default=512, help="tokens")
     parser.add_argument("--vocab-size", type=int, default=151674)
     parser.add_argument("--hidden-size", type=int, default=896)
@@ -88,11 +105,12 @@ def _add_head(parser: Parser) -> None:
 def _head(args: argparse.Namespace) -> Result:
     from internvl_lab.bench import HeadSetting, bench_head
 
-    setting = HeadSetting(args.rows, args.vocab_size, args.hidden_size, args.supervised, args.dtype)
+    setting = HeadSetting(args.rows, args.vocab_size, args.hidden_size, args.supervised, args.dtype, device=args.device)
     return _shown(bench_head(setting, args.repeats, args.seed))
 
 
 def _add_attention(parser: Parser) -> None:
+    _add_device(parser)
     parser.add_argument("--tokens", type=int, default=2048, help="of a pack")
     parser.add_argument("--samples", type=int, default=16, help="in a pack, of random lengths")
     parser.add_argument("--heads", type=int, default=4)
@@ -104,7 +122,8 @@ def _add_attention(parser: Parser) -> None:
 def _attention(args: argparse.Namespace) -> Result:
     from internvl_lab.bench import AttentionSetting, bench_attention
 
-    setting = AttentionSetting(args.tokens, args.samples, args.heads, args.key_value_heads, args.head_size, args.dtype)
+    heads = (args.heads, args.key_value_heads, args.head_size)
+    setting = AttentionSetting(args.tokens, args.samples, *heads, args.dtype, args.device)
     return _shown(bench_attention(setting, args.repeats, args.seed))
 
 

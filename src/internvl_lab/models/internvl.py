@@ -11,8 +11,10 @@ lacks: the explicit packing contract, the strict scatter and the loss head.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +27,12 @@ from internvl_lab.models.language import build_head, build_language
 from internvl_lab.models.loss_head import TokenLosses, supervised_losses
 from internvl_lab.models.pixels import normalise
 from internvl_lab.models.projector import build_projector, pixel_unshuffle
-from internvl_lab.models.vision import build_vision, set_drop_path
+from internvl_lab.models.vision import VisionTower, build_vision, set_drop_path
+
+if TYPE_CHECKING:
+    from transformers.models.internvl.modeling_internvl import InternVLMultiModalProjector
+    from transformers.models.llama.modeling_llama import LlamaModel
+    from transformers.models.qwen2.modeling_qwen2 import Qwen2Model
 
 PART_OF_MODULE = {
     "vision_tower": "vision",
@@ -49,6 +56,24 @@ def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
         torch.set_default_dtype(previous)
 
 
+def build_modules(config: ModelConfig) -> Iterator[tuple[str, nn.Module]]:
+    """Build the modules of `InternVL` with random weights, one when asked for the next, in the order of their draws.
+
+    Returns:
+        (name in `InternVL`, module).
+    """
+    builders: dict[str, Callable[[], nn.Module]] = {
+        "vision_tower": partial(build_vision, config.vision, config.vision_attention),
+        "multi_modal_projector": partial(build_projector, config),
+        "language_model": partial(build_language, config.language, attention.PACKED_ATTENTION),
+        "lm_head": partial(build_head, config.language),
+    }
+    for name, build in builders.items():
+        with _default_dtype(_DTYPES[config.dtype]):
+            module = build()
+        yield name, module
+
+
 class InternVL(nn.Module):
     """Assemble the three parts and run packs through them.
 
@@ -59,6 +84,11 @@ class InternVL(nn.Module):
         ConfigError: an unknown attention backend or dtype, or a backend that is not installed.
     """
 
+    vision_tower: VisionTower
+    multi_modal_projector: InternVLMultiModalProjector
+    language_model: Qwen2Model | LlamaModel
+    lm_head: nn.Linear
+
     def __init__(self, config: ModelConfig, image_token_id: int) -> None:
         """Build all parts with random weights: N(0, 0.02), zero biases, layer scale as configured."""
         super().__init__()
@@ -66,11 +96,8 @@ class InternVL(nn.Module):
             raise ConfigError(f"model.dtype={config.dtype!r} must be one of {', '.join(_DTYPES)}")
         self.config, self.image_token_id = config, image_token_id
         attention.check_installed(config.attention)
-        with _default_dtype(_DTYPES[config.dtype]):
-            self.vision_tower = build_vision(config.vision, config.vision_attention)
-            self.multi_modal_projector = build_projector(config)
-            self.language_model = build_language(config.language, attention.PACKED_ATTENTION)
-            self.lm_head = build_head(config.language)
+        for name, module in build_modules(config):
+            self.add_module(name, module)
 
     @property
     def dtype(self) -> torch.dtype:

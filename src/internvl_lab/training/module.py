@@ -41,6 +41,7 @@ class InternVLModule(L.LightningModule):
         source_names: names behind `Batch.source_ids`, for losses by source; empty = none.
         flops_fn: model FLOPs of training on a pack; None = not counted.
         compile_backend: compile each layer with this backend of torch.compile; None = off.
+        fill: gives a model on the meta device its weights on a device, once it is sharded; None = it has them.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class InternVLModule(L.LightningModule):
         source_names: Sequence[str] = (),
         flops_fn: Callable[[Batch], float] | None = None,
         compile_backend: str | None = None,
+        fill: Callable[[torch.device], None] | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -63,6 +65,7 @@ class InternVLModule(L.LightningModule):
         self.seed = seed
         self.flops_fn = flops_fn
         self.compile_backend = compile_backend
+        self.fill = fill
         self.totals = StepTotals(source_names)
         self.val_totals = StepTotals()
         self.guard = StepGuard(optimizer.max_bad_steps)
@@ -86,6 +89,9 @@ class InternVLModule(L.LightningModule):
             compile_layers(self.model, self.compile_backend)
         if self.device_mesh is not None:
             shard(self.model, self.device_mesh["data_parallel"], str(self.trainer.precision))
+        if self.fill is not None:
+            self.fill(self.trainer.strategy.root_device)
+            self.fill = None  # Lightning calls this hook more than once
 
     def configure_optimizers(self) -> Any:
         """Build AdamW and the schedule, which advances once per optimizer step."""

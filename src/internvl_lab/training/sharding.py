@@ -26,7 +26,7 @@ def shard(model: InternVL, mesh: DeviceMesh, precision: str) -> None:
     """Shard a model whose trainable parts are chosen and whose adapters are in place; a second call does nothing.
 
     Args:
-        model: with full weights, on any device.
+        model: with full weights on any device, or with shapes only (see `materialise`).
         mesh: one-dimensional, over the ranks.
         precision: `trainer.precision`; under `bf16-mixed` weights are gathered in bf16 and gradients summed in fp32.
     """

@@ -2,15 +2,41 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import lightning as L
+import torch
 
+from internvl_lab.models.devices import find_device
 from internvl_lab.training.module import as_step_module
 
+log = logging.getLogger(__name__)
+
 CUMULATIVE = ("tokens", "samples", "tiles", "flops")
+
+
+@cache
+def device_peak(device_type: str, half: bool) -> float | None:
+    """Return the peak FLOP/s of the running device, of which MFU is a share; None where it is unknown, said once.
+
+    Args:
+        device_type: `cpu`, `cuda`, ...
+        half: whether it computes in bf16 or fp16; the table of devices holds no other peaks.
+    """
+    reason = f"no peak is known for {device_type}"
+    if device_type == "cuda" and half:
+        name = torch.cuda.get_device_name()
+        if (known := find_device(name)) is not None:
+            return known.peak_bf16_flops
+        reason = f"models/devices.py does not know {name}"
+    elif device_type == "cuda":
+        reason = "the peaks of models/devices.py are those of half precision"
+    log.info("perf/mfu is not logged: %s", reason)
+    return None
 
 
 class ThroughputMonitor(L.Callback):
