@@ -172,6 +172,8 @@ class ProbeConfig:
     """Several, compared in this order instead of `encoder`; each may be `LABEL@SOURCE`."""
     run: str | None = None
     """A run's folder: instead, the encoders that its finished stages left, in the order in which they finished."""
+    runs: tuple[str, ...] = ()
+    """Folders of runs that differ in their seed: a stage is one encoder, its spread is that over the runs."""
     data: ProbeDataConfig = field(default_factory=lambda: ProbeDataConfig(miniworld=ProbeWorldConfig()))
     classification: ClassificationConfig = field(default_factory=ClassificationConfig)
     segmentation: SegmentationConfig = field(default_factory=SegmentationConfig)

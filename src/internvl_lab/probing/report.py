@@ -25,10 +25,10 @@ from internvl_lab.probing.table import (
 )
 
 NOTE = (
-    "Top-1 accuracy in % of heads on the frozen encoder's last layer; with several seeds mean ± standard deviation. "
-    "`linear`: CLS and mean patch -> BN -> linear. `attention`: attention pooling -> BN -> linear. `knn` and "
-    "`class_mean` need no training. Δ: gain in the average over the linear head, which the report reads as what is "
-    "there but not linearly separable."
+    "Top-1 accuracy in % of heads on the frozen encoder's last layer; with several seeds mean ± standard deviation, "
+    "with several runs over the runs. `linear`: CLS and mean patch -> BN -> linear. `attention`: attention pooling -> "
+    "BN -> linear. `knn` and `class_mean` need no training. Δ: gain in the average over the linear head, which the "
+    "report reads as what is there but not linearly separable."
 )
 PUBLISHED = (
     "ImageNet-1K and variants, InternVL 2.5, table 14: not comparable with numbers on other data. "
