@@ -53,7 +53,7 @@ class ProbeDataConfig:
     """Refuse training pictures of another number of classes; null = take what is there."""
     miniworld: ProbeWorldConfig | None = None
     layout: str = "ade20k"
-    """Segmentation on disk: `ade20k` (label 0 is no class) or `coco_stuff` (164K, 171 classes)."""
+    """Segmentation on disk: `ade20k` (label 0 is no class) or `coco_stuff` (164K; as published or converted)."""
 
     def __post_init__(self) -> None:
         """Refuse data without pictures, or both kinds at once."""
