@@ -239,7 +239,7 @@ def _log_to_wandb(
         return
     wandb.log_rows("probe", list(head), [list(row) for row in rows])
     if "figure" in paths:
-        wandb.log_images("probe/layerwise", [paths["figure"]])
+        wandb.log_images(f"probe/{paths['figure'].stem}", [paths["figure"]])
     wandb.finish()
 
 
