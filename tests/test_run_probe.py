@@ -85,12 +85,8 @@ def test_runs_of_several_seeds_are_one_encoder_a_stage(tmp_path):
     _, folder = execute(tmp_path, f"probe.runs=[{','.join(runs)}]")
     assert len(list((folder / "scores").iterdir())) == 4
     with (folder / "probe.csv").open() as file:
-        assert [(row["encoder"], row["run"]) for row in csv.DictReader(file) if row["target"] == "shape"][::6] == [
-            ("stage1", "a"),
-            ("stage1_5", "a"),
-            ("stage1", "b"),
-            ("stage1_5", "b"),
-        ]
+        found = dict.fromkeys((row["encoder"], row["run"]) for row in csv.DictReader(file))
+    assert list(found) == [("stage1", "a"), ("stage1_5", "a"), ("stage1", "b"), ("stage1_5", "b")]
     with (folder / "layerwise.csv").open() as file:
         assert {(row["encoder"], row["seeds"]) for row in csv.DictReader(file)} == {("stage1", "2"), ("stage1_5", "2")}
 

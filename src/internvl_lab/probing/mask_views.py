@@ -110,7 +110,8 @@ def jitter(image: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 def _linear(levels: NDArray[np.uint8], factor: float, shift: float = 0.0) -> NDArray[np.uint8]:
     """Scale and shift levels of any shape, cut to 0..255 and rounded down."""
-    return np.clip(levels.astype(np.float32) * factor + shift, 0, 255).astype(np.uint8)
+    cut: NDArray[np.float32] = np.clip(levels.astype(np.float32) * factor + shift, 0, 255)
+    return cut.astype(np.uint8)
 
 
 class TrainingMasks(Dataset[tuple[Tensor, Tensor]]):
