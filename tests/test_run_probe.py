@@ -1,5 +1,6 @@
 """A probe from the command line's point of view: folders, files, resume, refusals."""
 
+import csv
 import json
 
 import pytest
@@ -63,16 +64,31 @@ def test_an_interrupted_probe_does_only_what_is_missing(tmp_path, monkeypatch):
     assert done == [42, 43]
 
 
-def test_a_run_s_stages_are_probed_by_one_setting(tmp_path):
+def fake_run(root):
     for name in ("stage1", "stage1_5"):
-        folder = tmp_path / "run" / "stages" / name
+        folder = root / "stages" / name
         folder.mkdir(parents=True)
         (folder / "weights").symlink_to(resolve_source("asset:internvit_300m"))
         (folder / "done.json").write_text("{}")
-    _, folder = execute(tmp_path, f"probe.run={tmp_path}/run")
+    return root
+
+
+def test_a_run_s_stages_are_probed_by_one_setting(tmp_path):
+    _, folder = execute(tmp_path, f"probe.run={fake_run(tmp_path / 'run')}")
     rows = json.loads((folder / "metrics.json").read_text())["rows"]
     assert list(dict.fromkeys(row["encoder"] for row in rows)) == ["stage1", "stage1_5"]
     assert len({row["average"] for row in rows if row["head"] == "linear"}) == 1  # the same weights, the same score
+
+
+def test_runs_of_several_seeds_are_one_encoder_a_stage(tmp_path):
+    runs = [str(fake_run(tmp_path / name)) for name in ("a", "b")]
+    _, folder = execute(tmp_path, f"probe.runs=[{','.join(runs)}]")
+    assert len(list((folder / "scores").iterdir())) == 4
+    with (folder / "probe.csv").open() as file:
+        found = dict.fromkeys((row["encoder"], row["run"]) for row in csv.DictReader(file))
+    assert list(found) == [("stage1", "a"), ("stage1_5", "a"), ("stage1", "b"), ("stage1_5", "b")]
+    with (folder / "layerwise.csv").open() as file:
+        assert {(row["encoder"], row["seeds"]) for row in csv.DictReader(file)} == {("stage1", "2"), ("stage1_5", "2")}
 
 
 @pytest.mark.parametrize(

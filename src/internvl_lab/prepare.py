@@ -16,9 +16,8 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities import rank_zero_only
 
 from internvl_lab.checkpoints import resolve_source
-from internvl_lab.checkpoints.files import read_json
 from internvl_lab.checkpoints.storage import CHECKPOINT_SUFFIX
-from internvl_lab.checkpoints.tensors import PROVENANCE_FILE, weight_files
+from internvl_lab.checkpoints.tensors import recorded_sha256, weight_files
 from internvl_lab.config import MiniworldConfig, ModelConfig, RunConfig, SourceConfig
 from internvl_lab.constants import PARTS
 from internvl_lab.data.miniworld import ensure_shards
@@ -136,8 +135,8 @@ def _fingerprint(source: str | None) -> str | None:
         folder = resolve_source(source)
     except MissingWeightsError:
         return source
-    if (folder / PROVENANCE_FILE).is_file() and (recorded := read_json(folder / PROVENANCE_FILE).get("weights_sha256")):
-        return str(recorded)
+    if recorded := recorded_sha256(folder):
+        return recorded
     files = [(path.name, path.stat()) for path in weight_files(folder)]
     # checkpoints of two runs have the same names and sizes, so there the time counts too
     is_checkpoint = folder.suffix == CHECKPOINT_SUFFIX

@@ -10,7 +10,7 @@ import io
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ def print_probe_plan(probe: ProbeConfig, console: Console | None = None) -> None
     """Print what a probe would do; needs no weights."""
     console = console or Console()
     heads = (probe.classification if probe.task == "classification" else probe.segmentation).heads
-    encoders = probe.run or ", ".join(probe.encoders) or probe.encoder or "none named"
+    encoders = probe.run or ", ".join(probe.runs or probe.encoders) or probe.encoder or "none named"
     tests = ", ".join(probe.data.tests) or probe.data.name
     console.print(f"probe {probe.task}: heads {', '.join(heads)}; {probe.num_seeds} seeds; scored on {tests}")
     console.print(f"encoders: {encoders}", soft_wrap=True, markup=False)
@@ -82,8 +82,9 @@ def run_probe(config: RunConfig, settings: Mapping[str, Any], overrides: Sequenc
 
 def _name(config: RunConfig, settings: Mapping[str, Any], sources: Sequence[EncoderSource]) -> str:
     """Name a probe by what decides its result, the content of the weights included."""
-    named = {source.label: source.fingerprint for source in sources}
-    probe = {**settings["probe"], "encoder": None, "encoders": named, "run": None}
+    named = {source.name: source.fingerprint for source in sources}
+    probe = {key: value for key, value in settings["probe"].items() if key != "runs"}
+    probe |= {"encoder": None, "encoders": named, "run": None}
     rest = {"seed": config.seed, "dtype": config.model.dtype, "max_steps": config.max_steps_per_stage}
     return config_hash({"probe": probe, **rest})
 
@@ -103,7 +104,7 @@ def _work(
     scores = _collect(config, probe, sources, folder, prober)
     facts = {
         "data": probe.data.name,
-        "encoders": {source.label: str(source.folder) for source in sources},
+        "encoders": {source.name: str(source.folder) for source in sources},
         "seeds": list(range(config.seed, config.seed + probe.num_seeds)),
         probe.task: asdict(probe.classification if classifies else probe.segmentation),
         "revision": git_revision(),
@@ -136,8 +137,9 @@ def _collect(
             place = folder.path / "scores" / f"{number}-{source.label}-{seed}.json"
             if not place.is_file():
                 run = run or prober(source)
-                write_atomic(place, json.dumps([asdict(score) for score in run(seed)], indent=1))
-                log.info("%s, seed %d: scored", source.label, seed)
+                found = [asdict(replace(score, run=source.run)) for score in run(seed)]
+                write_atomic(place, json.dumps(found, indent=1))
+                log.info("%s, seed %d: scored", source.name, seed)
             scores += [Score(**entry) for entry in json.loads(place.read_text(encoding="utf-8"))]
     return scores
 
@@ -186,7 +188,9 @@ def _segmenters(config: RunConfig, probe: ProbeConfig, folder: RunFolder) -> Pro
                 if examples and seed == config.seed:
                     picture = io.BytesIO()
                     draw_grid(examples, train.num_classes).save(picture, format="PNG")
-                    write_atomic(folder.path / f"pictures_{source.label}_{head}.png", picture.getvalue())
+                    write_atomic(
+                        folder.path / f"pictures_{source.name}_{head}.png".replace(" ", "_"), picture.getvalue()
+                    )
             return scores
 
         return run
@@ -235,7 +239,7 @@ def _log_to_wandb(
         return
     wandb.log_rows("probe", list(head), [list(row) for row in rows])
     if "figure" in paths:
-        wandb.log_images("probe/layerwise", [paths["figure"]])
+        wandb.log_images(f"probe/{paths['figure'].stem}", [paths["figure"]])
     wandb.finish()
 
 

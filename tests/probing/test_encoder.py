@@ -53,15 +53,34 @@ def test_a_stage_s_checkpoint_is_an_encoder(tmp_path):
 
 
 def test_a_run_gives_the_encoders_of_its_stages_in_order(tmp_path):
-    weights = resolve_source(MINI)
-    for name in ("stage1", "stage1_5"):
-        folder = tmp_path / "stages" / name
-        folder.mkdir(parents=True)
-        (folder / "weights").symlink_to(weights)
-        (folder / "done.json").write_text("{}")
-    assert [source.label for source in list_encoders(ProbeConfig(run=str(tmp_path)))] == ["stage1", "stage1_5"]
+    sources = list_encoders(ProbeConfig(run=fake_run(tmp_path)))
+    assert [(source.name, source.run) for source in sources] == [("stage1", ""), ("stage1_5", "")]
     with pytest.raises(CheckpointError, match="no finished stage"):
         list_encoders(ProbeConfig(run=str(tmp_path / "stages")))
+
+
+def fake_run(root, stages=("stage1", "stage1_5")):
+    for name in stages:
+        (root / "stages" / name).mkdir(parents=True)
+        (root / "stages" / name / "weights").symlink_to(resolve_source(MINI))
+        (root / "stages" / name / "done.json").write_text("{}")
+    return str(root)
+
+
+def test_runs_that_differ_in_their_seed_give_each_stage_under_one_label(tmp_path):
+    runs = tuple(fake_run(tmp_path / name) for name in ("a", "b"))
+    sources = list_encoders(ProbeConfig(runs=runs))
+    assert [(s.label, s.run) for s in sources] == [
+        ("stage1", "a"),
+        ("stage1_5", "a"),
+        ("stage1", "b"),
+        ("stage1_5", "b"),
+    ]
+    assert sources[3].name == "stage1_5 of b"
+    with pytest.raises(ConfigError, match="twice"):
+        list_encoders(ProbeConfig(runs=(*runs, runs[0])))
+    with pytest.raises(ConfigError, match=r"c finished \['stage1'\], but a \['stage1', 'stage1_5'\]"):
+        list_encoders(ProbeConfig(runs=(*runs, fake_run(tmp_path / "c", ["stage1"]))))
 
 
 def test_labels_are_given_or_derived():
@@ -75,7 +94,8 @@ def test_labels_are_given_or_derived():
     ("config", "error", "message"),
     [
         (ProbeConfig(), ConfigError, "nothing to probe"),
-        (ProbeConfig(run="x", encoders=("y",)), ConfigError, "not both"),
+        (ProbeConfig(run="x", encoders=("y",)), ConfigError, "one of"),
+        (ProbeConfig(run="x", runs=("y",)), ConfigError, "one of"),
         (ProbeConfig(encoder="asset:nothing"), MissingWeightsError, "asset:nothing"),
         (ProbeConfig(encoder="asset:tokenizer"), MissingWeightsError, "asset:tokenizer"),
         (ProbeConfig(encoder="nowhere"), MissingWeightsError, "nowhere"),

@@ -1,3 +1,5 @@
+import colorsys
+
 import numpy as np
 import pytest
 import torch
@@ -48,6 +50,56 @@ def test_extreme_aspects_are_bounded(size):
     assert min(view.shape[1:]) == 28
     assert max(view.shape[1:]) <= 4 * 28
     training_view(Image.new("RGB", size), np.zeros((size[1], size[0]), np.uint8), 28, np.random.default_rng(0))
+
+
+class Script:
+    """Gives prepared draws in place of a random generator's."""
+
+    def __init__(self, *draws):
+        self.draws = list(draws)
+
+    def random(self):
+        return self.draws.pop(0)
+
+    def uniform(self, low, high):
+        return low + (high - low) * self.draws.pop(0)
+
+    def integers(self, low, high):
+        return int(low + (high - low) * self.draws.pop(0))
+
+
+ON, OFF = 0.0, 0.9
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_jitter_is_mmsegmentation_s(last):
+    """All four at once, recomputed with Python's own colour conversion; Pillow's HSV has 256 steps."""
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (12, 9, 3), dtype=np.uint8))
+    brightness, contrast, saturation, hue = -32 + 64 * 0.8, 0.5 + 0.3, 0.5 + 0.9, -18 + 9
+    hsv = [ON, 0.9, ON, 0.25]
+    rng = Script(ON, 0.8, *([ON, *hsv, ON, 0.3] if last else [OFF, ON, 0.3, *hsv]))
+    found = np.asarray(jitter(image, rng)).astype(float)
+    assert not rng.draws
+    worst = 0.0
+    for at in np.ndindex(12, 9):
+        colour = np.clip(np.asarray(image)[at].astype(float) + brightness, 0, 255)
+        colour = colour if last else np.clip(colour * contrast, 0, 255)
+        h, s, v = colorsys.rgb_to_hsv(*colour / 255)
+        colour = 255 * np.array(colorsys.hsv_to_rgb((h + hue * 2 / 360) % 1, min(1, s * saturation), v))
+        colour = np.clip(colour * contrast, 0, 255) if last else colour
+        worst = max(worst, np.abs(found[at] - colour).max())
+    assert worst < 6.5  # 6.1 measured: half of a step of hue, and what saturation in 8 bits loses
+
+
+def test_jitter_can_leave_a_picture_alone():
+    image = pair()[0]
+    assert np.array_equal(np.asarray(jitter(image, Script(OFF, ON, OFF, OFF, OFF))), np.asarray(image))
+
+
+def test_brightness_is_cut_and_not_wrapped():
+    white = np.full((2, 2, 3), 250, np.uint8)
+    bright = jitter(Image.fromarray(white), Script(ON, 1.0, OFF, OFF, OFF, OFF))
+    assert np.asarray(bright).min() == 255
 
 
 def test_jitter_changes_colours_and_keeps_the_size():

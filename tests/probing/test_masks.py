@@ -50,14 +50,48 @@ def test_coco_stuff_counts_from_0(tmp_path, write_picture):
     assert np.unique(train.read(0)[1]).tolist() == [0, 170, IGNORED]
 
 
+def test_coco_stuff_is_read_as_it_is_published(tmp_path, write_picture):
+    """Every id of stuffthingmaps: 182 with 11 that no picture holds, told here by the names of cocostuff's list."""
+    absent = {"street sign": 11, "hat": 25, "shoe": 28, "eye glasses": 29, "plate": 44, "mirror": 65, "window": 67}
+    absent |= {"desk": 68, "door": 70, "blender": 82, "hair brush": 90}
+    held = [label for label in range(182) if label not in absent.values()]
+    for split in ("train2017", "val2017"):
+        write_picture(tmp_path / "images" / split / "000000000009.jpg", 1, size=(43, 4))
+        raw = write_mask(tmp_path / "annotations" / split / "000000000009.png", [*held, 255], size=(43, 4))
+    train, tests = open_masks(config(tmp_path, "coco_stuff"))
+    assert train.num_classes == 171
+    for given in (train, tests["val"]):
+        mask = given.read(0)[1]
+        assert mask.ravel().tolist() == [*range(171), IGNORED]
+    # spot checks against mmsegmentation's table
+    for label, expected in ((0, 0), (12, 11), (26, 24), (30, 26), (89, 79), (91, 80), (181, 170), (255, 255)):
+        assert set(mask[raw == label]) == {expected}
+    write_mask(tmp_path / "annotations/val2017/000000000009.png", [11], size=(43, 4))
+    with pytest.raises(ConfigError, match="label 11, which is none of the 171 classes"):
+        tests["val"].read(0)
+
+
+def test_converted_annotations_come_before_published_ones(tmp_path, write_picture):
+    for split in ("train2017", "val2017"):
+        write_picture(tmp_path / "images" / split / "000000000009.jpg", 1, size=(30, 20))
+        write_mask(tmp_path / "annotations" / split / "000000000009.png", [181])
+        write_mask(tmp_path / "annotations" / split / "000000000009_labelTrainIds.png", [170])
+    assert set(open_masks(config(tmp_path, "coco_stuff"))[0].read(0)[1].ravel()) == {170}
+    (tmp_path / "annotations/train2017/000000000009_labelTrainIds.png").unlink()
+    assert set(open_masks(config(tmp_path, "coco_stuff"))[0].read(0)[1].ravel()) == {170}
+
+
 def test_a_label_outside_the_classes_names_the_layout(ade):
     write_mask(ade / "annotations/training/ADE_train_00000001.png", [181])
     with pytest.raises(ConfigError, match=r"label 181.*150 classes.*layout"):
         open_masks(config(ade))[0].read(0)
+    Image.fromarray(np.full((20, 30), 700, np.uint16)).save(ade / "annotations/training/ADE_train_00000001.png")
+    with pytest.raises(ConfigError, match="label 700"):
+        open_masks(config(ade))[0].read(0)
     path = ade / "colour.png"
     Image.new("RGB", (4, 4)).save(path)
     with pytest.raises(ConfigError, match="not one class index a pixel"):
-        read_mask(path, LAYOUTS["ade20k"])
+        read_mask(path, LAYOUTS["ade20k"][0])
 
 
 def test_what_is_broken_condemns_its_picture(ade, write_picture):

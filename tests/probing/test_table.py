@@ -37,6 +37,18 @@ def test_seeds_are_averaged_and_targets_too():
     assert found["attention", 2, MEAN].spread == pytest.approx(0.1 / 2**0.5)
 
 
+def test_the_spread_of_several_runs_is_over_the_runs_alone():
+    scores = [
+        replace(BASE, run=run, seed=seed, accuracy=a)
+        for run, seed, a in (("x", 0, 0.2), ("x", 1, 0.4), ("y", 0, 0.5), ("y", 1, 0.7))
+    ]
+    (found,) = summarise(scores)
+    assert (found.mean, found.seeds) == (pytest.approx(0.45), 2)
+    assert found.spread == pytest.approx(0.3 / 2**0.5)
+    one_run = summarise(scores[:2])[0]
+    assert (one_run.seeds, one_run.spread) == (2, pytest.approx(0.2 / 2**0.5))
+
+
 def test_one_seed_has_no_spread():
     (found,) = summarise([BASE])
     assert (found.mean, found.spread, found.seeds) == (0.5, 0.0, 1)
@@ -71,7 +83,7 @@ def test_files_hold_what_was_given(tmp_path):
     lines = write_scores(tmp_path / "probe.csv", SCORES).read_text().splitlines()
     assert lines[0].startswith("encoder,seed,head,depth,target,test,n,accuracy")
     assert len(lines) == 1 + len(SCORES)
-    assert lines[1] == "mini,0,linear,0,shape,world,10,0.40000,,0.1"
+    assert lines[1] == "mini,0,linear,0,shape,world,10,0.40000,,0.1,"
 
 
 def test_markdown_is_a_table():

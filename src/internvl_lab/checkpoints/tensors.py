@@ -85,6 +85,13 @@ def read_index(folder: Path, index: str) -> list[Path]:
     return [folder / name for name in names]
 
 
+def recorded_sha256(folder: Path) -> str | None:
+    """Return the hash of the weights' content that lies recorded beside them; None = none is."""
+    record = folder / PROVENANCE_FILE
+    recorded = read_json(record).get("weights_sha256") if record.is_file() else None
+    return None if recorded is None else str(recorded)
+
+
 def sha256_of(source: Path) -> str:
     """Hash all weight files of a folder (in order), or one file, to 64 hex digits."""
     digest = hashlib.sha256()

@@ -53,7 +53,7 @@ class ProbeDataConfig:
     """Refuse training pictures of another number of classes; null = take what is there."""
     miniworld: ProbeWorldConfig | None = None
     layout: str = "ade20k"
-    """Segmentation on disk: `ade20k` (label 0 is no class) or `coco_stuff` (164K, 171 classes)."""
+    """Segmentation on disk: `ade20k` (label 0 is no class) or `coco_stuff` (164K; as published or converted)."""
 
     def __post_init__(self) -> None:
         """Refuse data without pictures, or both kinds at once."""
@@ -172,6 +172,8 @@ class ProbeConfig:
     """Several, compared in this order instead of `encoder`; each may be `LABEL@SOURCE`."""
     run: str | None = None
     """A run's folder: instead, the encoders that its finished stages left, in the order in which they finished."""
+    runs: tuple[str, ...] = ()
+    """Folders of runs that differ in their seed: a stage is one encoder, its spread is that over the runs."""
     data: ProbeDataConfig = field(default_factory=lambda: ProbeDataConfig(miniworld=ProbeWorldConfig()))
     classification: ClassificationConfig = field(default_factory=ClassificationConfig)
     segmentation: SegmentationConfig = field(default_factory=SegmentationConfig)

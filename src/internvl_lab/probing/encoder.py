@@ -8,9 +8,9 @@ The language model beside it is never built: probing the encoder of a 78B model 
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from internvl_lab.checkpoints import resolve_source
 from internvl_lab.checkpoints.sources import open_source
-from internvl_lab.checkpoints.tensors import PROVENANCE_FILE, check_fit, sha256_of
+from internvl_lab.checkpoints.tensors import check_fit, recorded_sha256, sha256_of
 from internvl_lab.config import ProbeConfig, VisionConfig
 from internvl_lab.errors import CheckpointError, ConfigError
 from internvl_lab.models import build_vision
@@ -36,13 +36,18 @@ class EncoderSource:
     label: str
     folder: Path
     """Where its weights lie."""
+    run: str = ""
+    """Name of the run it comes from, where several runs are compared as one."""
 
     @property
+    def name(self) -> str:
+        """Name it apart from all others: `stage1`, or `stage1 of 41d9fb592f`."""
+        return f"{self.label} of {self.run}" if self.run else self.label
+
+    @cached_property
     def fingerprint(self) -> str:
         """Return the hash of the weights' content; recorded with them, or taken of all their bytes."""
-        record = self.folder / PROVENANCE_FILE
-        recorded = json.loads(record.read_text(encoding="utf-8")).get("weights_sha256") if record.is_file() else None
-        return str(recorded or sha256_of(self.folder))
+        return recorded_sha256(self.folder) or sha256_of(self.folder)
 
 
 @dataclass
@@ -89,13 +94,15 @@ def list_encoders(config: ProbeConfig) -> list[EncoderSource]:
     """List the encoders a configuration names, in order.
 
     Raises:
-        ConfigError: none named, two ways at once, or one label twice.
+        ConfigError: none named, two ways at once, one label twice, or runs of different stages.
         MissingWeightsError, CheckpointError: a source without weights, see `resolve_source`.
     """
-    if config.run and config.encoders:
-        raise ConfigError("name what to probe with either probe.encoders=[...] or probe.run=DIR, not both")
+    if sum(map(bool, (config.encoders, config.run, config.runs))) > 1:
+        raise ConfigError("name what to probe with one of probe.encoders=[...], probe.run=DIR and probe.runs=[...]")
     if config.run:
         return _of_run(Path(config.run).expanduser())
+    if config.runs:
+        return _of_runs([Path(run).expanduser() for run in config.runs])
     words = config.encoders or ((config.encoder,) if config.encoder else ())
     if not words:
         raise ConfigError("nothing to probe: name an encoder with probe.encoder=SOURCE, or a run with probe.run=DIR")
@@ -119,6 +126,18 @@ def _of_run(run: Path) -> list[EncoderSource]:
     if not done:
         raise CheckpointError(f"probe.run={run} holds no finished stage")
     return [EncoderSource(path.parent.name, resolve_source(str(path.parent / "weights"), "vision")) for path in done]
+
+
+def _of_runs(runs: Sequence[Path]) -> list[EncoderSource]:
+    """List the weights of several runs of the same stages, run by run, in the first one's order."""
+    found = {run.resolve().name: {source.label: source for source in _of_run(run)} for run in runs}
+    if len(found) < len(runs):
+        raise ConfigError(f"probe.runs={[str(run) for run in runs]} names one run, or one folder's name, twice")
+    stages = list(next(iter(found.values())))
+    for run, sources in found.items():
+        if set(sources) != set(stages):
+            raise ConfigError(f"probe.runs: {run} finished {list(sources)}, but {next(iter(found))} {stages}")
+    return [replace(sources[stage], run=run) for run, sources in found.items() for stage in stages]
 
 
 def load_encoder(source: EncoderSource, dtype: str = "float32", attention: str = "auto") -> Encoder:

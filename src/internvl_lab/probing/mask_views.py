@@ -3,14 +3,15 @@
     training   scale 0.5..2 ─ crop (at most 75 % of one class) ─ flip ─ colour jitter ─ pad to the crop's size
     test       shorter side to the crop's size, the longer one to a multiple of the patch; windows do the rest
 
-Source: authors' `configs/_base_/datasets/ade20k_504x504.py`; ranges of the jitter: mmsegmentation's defaults.
+Source: authors' `configs/_base_/datasets/ade20k_504x504.py`.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import torch
-from PIL import Image, ImageEnhance
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -23,6 +24,11 @@ LONGEST = 4
 """The longer side, over the crop's size, of a picture at scale 1 (2016 / 504); beyond it the picture is squashed."""
 MAX_ONE_CLASS = 0.75
 ATTEMPTS = 10
+BRIGHTNESS = 32
+"""Levels of 256."""
+CONTRAST = SATURATION = (0.5, 1.5)
+HUE = 18
+"""Of 180: OpenCV's hue counts in steps of two degrees, which makes 36 degrees."""
 
 
 def scaled_size(size: tuple[int, int], short: int, multiple: int = 1) -> tuple[int, int]:
@@ -79,17 +85,33 @@ def _crop_at(mask: Mask, size: int, rng: np.random.Generator) -> tuple[int, int]
 
 
 def jitter(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Vary brightness, contrast, saturation and hue, each with probability one half."""
-    for kind, low, high in ((ImageEnhance.Brightness, 0.75, 1.25), (ImageEnhance.Contrast, 0.5, 1.5)):
-        if rng.random() < 0.5:
-            image = kind(image).enhance(rng.uniform(low, high))
+    """Vary brightness, contrast, saturation and hue, each with probability one half; contrast comes second or last.
+
+    Source: mmsegmentation's `PhotoMetricDistortion`, whose defaults the authors' configs take; it rounds to whole
+    levels between saturation and hue once more than this.
+    """
+    pixels = np.asarray(image)
     if rng.random() < 0.5:
-        image = ImageEnhance.Color(image).enhance(rng.uniform(0.5, 1.5))
-    if rng.random() < 0.5:
-        hsv = np.array(image.convert("HSV"))
-        hsv[..., 0] += np.uint8(int(rng.integers(-13, 14)) % 256)  # 18 of 360 degrees, in 256ths
-        image = Image.fromarray(hsv, "HSV").convert("RGB")
-    return image
+        pixels = _linear(pixels, 1.0, rng.uniform(-BRIGHTNESS, BRIGHTNESS))
+    contrast_last = rng.random() < 0.5
+    if not contrast_last and rng.random() < 0.5:
+        pixels = _linear(pixels, rng.uniform(*CONTRAST))
+    saturation = rng.uniform(*SATURATION) if rng.random() < 0.5 else None
+    hue = int(rng.integers(-HUE, HUE)) if rng.random() < 0.5 else None
+    if saturation is not None or hue is not None:
+        hsv = np.array(Image.fromarray(pixels).convert("HSV"))
+        hsv[..., 0] += np.uint8(round((hue or 0) * 256 / 180) % 256)
+        hsv[..., 1] = hsv[..., 1] if saturation is None else _linear(hsv[..., 1], saturation)
+        pixels = np.asarray(Image.fromarray(hsv, "HSV").convert("RGB"))
+    if contrast_last and rng.random() < 0.5:
+        pixels = _linear(pixels, rng.uniform(*CONTRAST))
+    return Image.fromarray(pixels)
+
+
+def _linear(levels: NDArray[np.uint8], factor: float, shift: float = 0.0) -> NDArray[np.uint8]:
+    """Scale and shift levels of any shape, cut to 0..255 and rounded down."""
+    cut: NDArray[np.float32] = np.clip(levels.astype(np.float32) * factor + shift, 0, 255)
+    return cut.astype(np.uint8)
 
 
 class TrainingMasks(Dataset[tuple[Tensor, Tensor]]):

@@ -1,15 +1,22 @@
 """Pictures with a class for every pixel: ADE20K and COCO-Stuff as they lie on disk, or miniworld.
 
 root/images/training/X.jpg    root/annotations/training/X.png                 ADE20K: 0 = none, 1..150
-root/images/train2017/X.jpg   root/annotations/train2017/X_labelTrainIds.png  COCO-Stuff 164K: 0..170, 255 = none
+root/images/train2017/X.jpg   root/annotations/train2017/X.png                COCO-Stuff 164K, stuffthingmaps
+                              root/annotations/train2017/X_labelTrainIds.png  the same, converted by mmsegmentation
+
+COCO-Stuff's published files hold 0..181 (the ids of its list less one) and 255 = none; 11 of these ids are in no
+picture, and the other 171 are the classes, in order. Converted files hold 0..170. Where both lie side by side, the
+converted ones are read.
+Source: cocostuff `labels.md`; mmsegmentation `tools/convert_datasets/coco_stuff164k.py`.
 """
 
 from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -37,15 +44,36 @@ class Layout:
     """`train` and `test` to the folder's name."""
     suffix: str
     """What an annotation's name has in place of the picture's suffix."""
-    num_classes: int
-    first: int
-    """Label of class 0; labels below it are ignored."""
+    labels: tuple[int, ...]
+    """The label in the files of each class, ascending."""
+    ignored: tuple[int, ...] = (IGNORED,)
+    """Labels of pixels without a class."""
+
+    @property
+    def num_classes(self) -> int:
+        """Count the classes."""
+        return len(self.labels)
+
+    @cached_property
+    def classes(self) -> NDArray[np.int16]:
+        """Return the class of each label, (256,): -1 = the label has no place here."""
+        table = np.full(256, -1, np.int16)
+        table[list(self.labels)] = range(self.num_classes)
+        table[list(self.ignored)] = IGNORED
+        return table
 
 
+COCO_FOLDERS = {"train": "train2017", "test": "val2017"}
+COCO_ABSENT = (11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90)
+"""Ids of COCO-Stuff, counted from 0, that were never annotated: street sign, hat, shoe, ..."""
 LAYOUTS = {
-    "ade20k": Layout({"train": "training", "test": "validation"}, ".png", 150, 1),
-    "coco_stuff": Layout({"train": "train2017", "test": "val2017"}, "_labelTrainIds.png", 171, 0),
+    "ade20k": (Layout({"train": "training", "test": "validation"}, ".png", tuple(range(1, 151)), (0, IGNORED)),),
+    "coco_stuff": (
+        Layout(COCO_FOLDERS, "_labelTrainIds.png", tuple(range(171))),
+        Layout(COCO_FOLDERS, ".png", tuple(label for label in range(182) if label not in COCO_ABSENT)),
+    ),
 }
+"""Each data set's forms, the preferred one first."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +103,9 @@ def open_masks(config: ProbeDataConfig, limit: int | None = None) -> tuple[MaskS
     if config.miniworld is not None:
         return _world(config.miniworld, "train", limit), {"miniworld": _world(config.miniworld, "test", limit)}
     assert config.train is not None
-    layout = LAYOUTS[config.layout]
-    tests = {name: _on_disk(name, Path(test.path), layout, "test", limit) for name, test in config.tests.items()}
-    return _on_disk("train", Path(config.train.path), layout, "train", limit), tests
+    forms = LAYOUTS[config.layout]
+    tests = {name: _on_disk(name, Path(test.path), forms, "test", limit) for name, test in config.tests.items()}
+    return _on_disk("train", Path(config.train.path), forms, "train", limit), tests
 
 
 def _world(config: ProbeWorldConfig, split: str, limit: int | None) -> MaskSet:
@@ -92,17 +120,22 @@ def _world(config: ProbeWorldConfig, split: str, limit: int | None) -> MaskSet:
     return MaskSet("miniworld" if split == "test" else "train", keys, len(CLASSES), read)
 
 
-def _on_disk(name: str, root: Path, layout: Layout, split: str, limit: int | None) -> MaskSet:
+def _on_disk(name: str, root: Path, forms: Sequence[Layout], split: str, limit: int | None) -> MaskSet:
     """Pair pictures with annotations; a picture without one is left out, counted and said."""
-    root, folder = root.expanduser(), layout.splits[split]
+    root, folder = root.expanduser(), forms[0].splits[split]
     images, annotations = root / "images" / folder, root / "annotations" / folder
     for place in (images, annotations):
         if not place.is_dir():
             raise ConfigError(f"probe.data: {name} is not in {place}: no such folder")
     pictures = sorted(path for path in images.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES)
-    found = [path for path in pictures if (annotations / f"{path.stem}{layout.suffix}").is_file()]
-    if not found:
-        raise ConfigError(f"probe.data: {name} holds no picture with an annotation *{layout.suffix} in {annotations}")
+    present = {path.name for path in annotations.iterdir()}
+    for layout in forms:
+        found = [path for path in pictures if f"{path.stem}{layout.suffix}" in present]
+        if found:
+            break
+    else:
+        suffixes = " or ".join(f"*{form.suffix}" for form in forms)
+        raise ConfigError(f"probe.data: {name} holds no picture with an annotation {suffixes} in {annotations}")
     if len(found) < len(pictures):
         log.warning("%s: %d of %d pictures have no annotation", name, len(pictures) - len(found), len(pictures))
     found = found[:limit]
@@ -127,17 +160,16 @@ def read_mask(path: Path, layout: Layout) -> Mask:
         ConfigError: a label is none of the layout's classes, so the layout is another one.
     """
     try:
-        labels = np.array(Image.open(io.BytesIO(path.read_bytes())))
+        labels = np.array(Image.open(io.BytesIO(path.read_bytes()))).astype(np.int64)
     except Exception as error:  # Pillow raises anything for broken files
         raise SampleError(path.name, "corrupt_mask", f"{type(error).__name__}: {error}") from error
     if labels.ndim != 2:
         raise ConfigError(f"{path} has {labels.ndim} dimensions, not one class index a pixel")
-    classes = labels.astype(np.int64) - layout.first
-    classes[(labels < layout.first) | (labels == IGNORED)] = IGNORED
-    wrong = (classes != IGNORED) & (classes >= layout.num_classes)
-    if wrong.any():
+    known = (labels >= 0) & (labels < len(layout.classes))
+    classes = np.where(known, layout.classes[np.where(known, labels, 0)], -1)
+    if (classes < 0).any():
         raise ConfigError(
-            f"{path} holds label {int(labels[wrong].max())}, but this layout has {layout.num_classes} classes: "
+            f"{path} holds label {int(labels[classes < 0].max())}, which is none of the {layout.num_classes} classes: "
             "probe.data.layout must fit the annotations"
         )
     return classes.astype(np.uint8)

@@ -5,6 +5,9 @@
 
 A loss times its rate is a step at that rate, since SGD is linear in the gradient and there is no weight decay: so one
 optimizer serves all learning rates.
+
+Left out, because the report names none of it: the authors' probing configs do not switch off what their `config.py`
+starts from, Mixup 0.8, CutMix 1.0, label smoothing 0.1 and gradients clipped at norm 5.
 """
 
 from __future__ import annotations
@@ -158,7 +161,13 @@ class ProbeModule(L.LightningModule):
 def rate_factor(step: int, num_steps: int, warmup_steps: int) -> float:
     """Return a step's rate over the peak: linear from 0 over the warm-up, then a cosine that reaches 0 at the end.
 
-    Source: authors' `lr_scheduler.py` (timm's cosine; the warm-up is part of the steps); spec section 11.3.
+    The warm-up's epoch is one of the ten: the authors' configs say `EPOCHS: 10, WARMUP_EPOCHS: 1`, their loop runs
+    EPOCHS epochs, and timm's `CosineLRScheduler(t_initial=num_steps, warmup_t=warmup_steps)`, without `warmup_prefix`,
+    lets the cosine run beneath the warm-up: at its end the rate steps from the peak to 0.976 of it. (Their loop sets
+    a rate after its step, so each counts one step later than here.)
+
+    Source: authors' `classification/lr_scheduler.py`, `main.py` and `configs/attn_pooling_probing/*v2_5*.yaml`; spec
+    section 11.3 ("10 epochs + 1 warm-up").
     """
     if step < warmup_steps:
         return step / warmup_steps

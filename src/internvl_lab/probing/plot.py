@@ -1,4 +1,7 @@
-"""Draw accuracy at every depth: one panel a target, one colour an encoder, one line style a head."""
+"""Draw scores: accuracy at every depth (a panel a target, a line style a head), or mIoU of every segmentation head.
+
+A colour is an encoder in both.
+"""
 
 from __future__ import annotations
 
@@ -44,9 +47,7 @@ def draw_layerwise(summaries: Sequence[Summary], title: str = "Accuracy at every
     lines = [Line2D([], [], color=f"C{i % 10}", label=encoder) for i, encoder in enumerate(encoders)]
     lines += [Line2D([], [], color="0.3", linestyle=STYLES[head], label=head) for head in heads]
     figure.legend(handles=lines, loc="outside lower center", ncols=min(6, len(lines)), fontsize=9)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
+    return _png(figure)
 
 
 def _draw_panel(axes: Axes, summaries: Sequence[Summary], encoders: Sequence[str]) -> None:
@@ -62,3 +63,35 @@ def _draw_panel(axes: Axes, summaries: Sequence[Summary], encoders: Sequence[str
             axes.fill_between(x, low, high, color=f"C{number % 10}", alpha=0.15, lw=0)
     axes.set(xlabel="depth / number of layers", ylabel="accuracy (%)", xlim=(-0.03, 1.03))
     axes.grid(alpha=0.3)
+
+
+def draw_heads(summaries: Sequence[Summary], title: str = "mIoU of every head") -> bytes:
+    """Draw one panel for each test: a group of bars a head, a colour an encoder; lines: one standard deviation.
+
+    Returns:
+        The PNG file's bytes.
+    """
+    tests = list(dict.fromkeys(s.test for s in summaries))
+    heads = list(dict.fromkeys(s.head for s in summaries))
+    encoders = list(dict.fromkeys(s.encoder for s in summaries))
+    figure = Figure(figsize=(max(5.0, 4.2 * len(tests)), 3.8), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title)
+    width = 0.8 / len(encoders)
+    for axes, test in zip(figure.subplots(1, len(tests), squeeze=False).flat, tests, strict=True):
+        for number, encoder in enumerate(encoders):
+            bars = [s for s in summaries if (s.test, s.encoder) == (test, encoder)]
+            x = [heads.index(s.head) + (number + 0.5) * width - 0.4 for s in bars]
+            height, spread = [100 * s.mean for s in bars], [100 * s.spread for s in bars]
+            drawn = axes.bar(x, height, 0.92 * width, color=f"C{number % 10}", yerr=spread, capsize=3, label=encoder)
+            axes.bar_label(drawn, fmt="%.1f", fontsize=8, padding=2)
+        axes.set(title=test, ylabel="mIoU (%)", ylim=(0, 100), xticks=range(len(heads)), xticklabels=heads)
+        axes.grid(axis="y", alpha=0.3)
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize=9)
+    return _png(figure)
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()

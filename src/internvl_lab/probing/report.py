@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from internvl_lab.atomic import write_atomic
-from internvl_lab.probing.plot import draw_layerwise
+from internvl_lab.probing.plot import draw_heads, draw_layerwise
 from internvl_lab.probing.score import Score
 from internvl_lab.probing.table import (
     headline,
@@ -25,10 +25,10 @@ from internvl_lab.probing.table import (
 )
 
 NOTE = (
-    "Top-1 accuracy in % of heads on the frozen encoder's last layer; with several seeds mean ± standard deviation. "
-    "`linear`: CLS and mean patch -> BN -> linear. `attention`: attention pooling -> BN -> linear. `knn` and "
-    "`class_mean` need no training. Δ: gain in the average over the linear head, which the report reads as what is "
-    "there but not linearly separable."
+    "Top-1 accuracy in % of heads on the frozen encoder's last layer; with several seeds mean ± standard deviation, "
+    "with several runs over the runs. `linear`: CLS and mean patch -> BN -> linear. `attention`: attention pooling -> "
+    "BN -> linear. `knn` and `class_mean` need no training. Δ: gain in the average over the linear head, which the "
+    "report reads as what is there but not linearly separable."
 )
 PUBLISHED = (
     "ImageNet-1K and variants, InternVL 2.5, table 14: not comparable with numbers on other data. "
@@ -74,7 +74,7 @@ SEGMENTATION_PUBLISHED = (
 
 
 def write_segmentation(run_dir: Path, scores: Sequence[Score], settings: Mapping[str, object]) -> dict[str, Path]:
-    """Write tables and report; picture grids (`pictures_*.png`) that lie beside are shown in it.
+    """Write tables, figure and report; picture grids (`pictures_*.png`) that lie beside are shown in it.
 
     Args:
         run_dir: created if missing.
@@ -84,8 +84,13 @@ def write_segmentation(run_dir: Path, scores: Sequence[Score], settings: Mapping
         Name to path of everything written.
     """
     summaries = summarise(scores)
-    paths = {"scores": write_scores(run_dir / "probe.csv", scores)}
+    paths = {
+        "scores": write_scores(run_dir / "probe.csv", scores),
+        "summary": write_summaries(run_dir / "segmentation.csv", summaries),
+        "figure": write_atomic(run_dir / "segmentation.png", draw_heads(summaries)),
+    }
     parts = ["# Probe: segmentation", markdown(*score_rows(summaries)), SEGMENTATION_NOTE]
+    parts.append(f"![mIoU of every head]({paths['figure'].name})")
     for picture in sorted(run_dir.glob("pictures_*.png")):
         paths[picture.stem] = picture
         parts.append(f"## {picture.stem.removeprefix('pictures_')}\n\n![picture, truth, prediction]({picture.name})")

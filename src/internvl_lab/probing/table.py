@@ -1,7 +1,9 @@
 """Scores as tables: one row a number on disk, one row an encoder and head for readers.
 
-probe.csv       every score: encoder, seed, head, depth, target, test, n, accuracy, ema_accuracy, learning_rate
+probe.csv       every score: encoder, seed, head, depth, target, test, n, accuracy, ema_accuracy, learning_rate, run
 layerwise.csv   over the seeds: encoder, head, depth, target, test, mean, spread, seeds   (target `mean`: of all)
+
+Where encoders come from several runs, the seeds are those of the runs: the seeds of the heads are averaged first.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ UNTRAINED = ("knn", "class_mean")
 
 @dataclass(frozen=True)
 class Summary:
-    """Hold one head's accuracy over the seeds."""
+    """Hold one head's accuracy over the seeds of the runs, or with one run over those of the heads."""
 
     encoder: str
     head: str
@@ -41,22 +43,28 @@ class Summary:
 
 def summarise(scores: Sequence[Score]) -> list[Summary]:
     """Average over seeds; where a test has several targets, their mean is one more target."""
-    groups: dict[tuple[str, str, int, str, str], dict[int, float]] = {}
+    groups: dict[tuple[str, str, int, str, str], dict[tuple[str, int], float]] = {}
     for s in scores:
-        groups.setdefault((s.encoder, s.head, s.depth, s.target, s.test), {})[s.seed] = s.accuracy
+        groups.setdefault((s.encoder, s.head, s.depth, s.target, s.test), {})[s.run, s.seed] = s.accuracy
     for encoder, head, depth, test in dict.fromkeys((k[0], k[1], k[2], k[4]) for k in groups):
         parts = [v for k, v in groups.items() if (k[0], k[1], k[2], k[4]) == (encoder, head, depth, test)]
         if len(parts) > 1:
-            means = {seed: statistics.fmean(part[seed] for part in parts) for seed in parts[0]}
+            means = {trained: statistics.fmean(part[trained] for part in parts) for trained in parts[0]}
             groups[encoder, head, depth, MEAN, test] = means
-    return [
-        Summary(*key, statistics.fmean(found.values()), _spread(list(found.values())), len(found))
-        for key, found in groups.items()
-    ]
+    return [_summary(key, _independent(found)) for key, found in groups.items()]
 
 
-def _spread(values: Sequence[float]) -> float:
-    return statistics.stdev(values) if len(values) > 1 else 0.0
+def _independent(found: Mapping[tuple[str, int], float]) -> list[float]:
+    """Return one value for each run, or with one run for each seed of its heads."""
+    by_run: dict[str, list[float]] = {}
+    for (run, _), value in found.items():
+        by_run.setdefault(run, []).append(value)
+    return [statistics.fmean(values) for values in by_run.values()] if len(by_run) > 1 else list(found.values())
+
+
+def _summary(key: tuple[str, str, int, str, str], values: Sequence[float]) -> Summary:
+    spread = statistics.stdev(values) if len(values) > 1 else 0.0
+    return Summary(*key, statistics.fmean(values), spread, len(values))
 
 
 def write_scores(path: Path, scores: Sequence[Score]) -> Path:
