@@ -82,7 +82,8 @@ def test_the_harness_builds_the_prompt(model: Any, pictures: list[str], monkeypa
 def test_a_broken_picture_is_counted(model: Any, tmp_path: Path) -> None:
     (tmp_path / "x.png").write_bytes(b"no picture")
     assert model.generate(message("What?", str(tmp_path / "x.png")), "MMStar") == ""
-    assert model._harness.num_skipped == 1
+    assert model.generate([*message("What?"), {"type": "video", "value": "v.mp4"}], "MMStar") == ""
+    assert model._harness.num_skipped == 2
 
 
 def test_a_fixed_tile_limit(harnesses: None, pictures: list[str]) -> None:

@@ -83,7 +83,7 @@ class _Answers:
     def generate_inner(self, message: list[dict[str, Any]], dataset: str | None = None) -> str:
         """Answer one message: texts and paths of pictures, or of a video's frames.
 
-        A message whose pictures are broken is answered with nothing, logged and counted.
+        A message with broken pictures, or with anything else, is answered with nothing, logged and counted.
         """
         self.set_max_num(dataset)
         paths = [Path(part["value"]) for part in message if part["type"] == "image"]
@@ -93,6 +93,8 @@ class _Answers:
             text = self._vlmeval.build_video_prompt(text, dataset)
         key = str(paths[0]) if paths else text[:40]
         try:
+            if others := {part["type"] for part in message} - {"text", "image"}:
+                raise SampleError(key, "unknown_part", f"{', '.join(others)}: only text, pictures and frames are read")
             images = [read_image(path) for path in paths]
         except SampleError as error:
             self._harness.skip(key, error)
