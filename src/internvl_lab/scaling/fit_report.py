@@ -12,7 +12,7 @@ from rich.table import Table
 
 from internvl_lab.scaling.fit import CONFIDENCE, Fitted, Law, StudyFit, interval
 from internvl_lab.scaling.fit_points import COLUMNS, SYMBOLS
-from internvl_lab.scaling.frontier import Cost, Optimum, PartCost
+from internvl_lab.scaling.frontier import CostFunction, Optimum, PartCost
 
 LETTERS = {"vision": ("A", "a"), "language": ("B", "b"), "data": ("C", "c")}
 """Axis to the names of its coefficient and exponent."""
@@ -70,7 +70,7 @@ def _fall(axis: str, fall: float, is_measurable: bool) -> str:
     return f"{fall:.3g} ({SYMBOLS[axis]}{'' if is_measurable else ': less than the noise of one run'})"
 
 
-def describe_cost(cost: Cost) -> str:
+def describe_cost(cost: CostFunction) -> str:
     """Say what a run is assumed to cost."""
     if not isinstance(cost, PartCost):
         return "Cost: as given."
@@ -98,7 +98,7 @@ def frontier_table(optima: Sequence[Optimum]) -> Table:
     return _table(head, rows, title="compute-optimal frontier (law of all runs)")
 
 
-def to_json(fit: StudyFit, optima: Sequence[Optimum] = (), cost: Cost | None = None) -> str:
+def to_json(fit: StudyFit, optima: Sequence[Optimum] = (), cost: CostFunction | None = None) -> str:
     """Write a fit for programs: laws, intervals, held-out runs, frontier."""
     points = fit.points
     predicted = fit.trial.law.predict(points.sizes[fit.held_out])

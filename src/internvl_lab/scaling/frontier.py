@@ -18,7 +18,7 @@ from internvl_lab.errors import ConfigError
 from internvl_lab.scaling.fit import StudyFit
 from internvl_lab.scaling.fit_points import COLUMNS, Floats, Points
 
-Cost = Callable[[Mapping[str, float]], float]
+CostFunction = Callable[[Mapping[str, float]], float]
 """Sizes by axis (vision, language, data) to FLOPs."""
 
 FLOPS_PER_PARAMETER = 6.0
@@ -73,7 +73,7 @@ def measure_cost(points: Points) -> PartCost:
     return PartCost(float(vision), float(language), error)
 
 
-def frontier(fit: StudyFit, budgets: Sequence[float], cost: Cost | None = None) -> list[Optimum]:
+def frontier(fit: StudyFit, budgets: Sequence[float], cost: CostFunction | None = None) -> list[Optimum]:
     """Find the sizes with the lowest predicted loss for each budget, by the law of all runs.
 
     Args:
@@ -87,7 +87,7 @@ def frontier(fit: StudyFit, budgets: Sequence[float], cost: Cost | None = None) 
     return [_optimum(fit, budget, chosen) for budget in budgets]
 
 
-def _optimum(fit: StudyFit, budget: float, cost: Cost) -> Optimum:
+def _optimum(fit: StudyFit, budget: float, cost: CostFunction) -> Optimum:
     """Minimise the law over log sizes at log cost = log budget, from several starts."""
     points, law = fit.points, fit.final.law
     low, high = np.log(points.sizes.min(axis=0)), np.log(points.sizes.max(axis=0))
