@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from signal import SIGTERM
 from typing import Any
@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from internvl_lab.checkpoints import check_sources, load_model, stage_done, stage_weights
-from internvl_lab.config import InitConfig, RunConfig
+from internvl_lab.config import EvaluationConfig, InitConfig, RunConfig
 from internvl_lab.constants import PARTS
 from internvl_lab.errors import ConfigError
 from internvl_lab.evaluation import EvaluationResult, evaluate, show, write_report
@@ -42,7 +42,7 @@ from internvl_lab.run_folder import RunFolder
 from internvl_lab.run_plan import print_plan
 from internvl_lab.run_probe import print_probe_plan, run_probe
 from internvl_lab.run_stage import StageRunner
-from internvl_lab.run_study import run_sweep
+from internvl_lab.run_study import run_sweep, study_hash
 from internvl_lab.text import ChatTemplate
 from internvl_lab.tracking import (
     CsvLog,
@@ -67,6 +67,8 @@ class Invocation:
     multirun: bool = False
     launcher: str = "basic"
     """Hydra's launcher."""
+    jobs: int = 1
+    """Rows of a study that run side by side."""
 
 
 def run(config: RunConfig, invocation: Invocation) -> float | None:
@@ -111,14 +113,14 @@ def _dispatch(config: RunConfig, invocation: Invocation, signals: StopSignals) -
     if config.ckpt_path is not None and (stage := position_of(Path(config.ckpt_path))[0]) not in config.stages:
         raise ConfigError(f"ckpt_path={config.ckpt_path} belongs to stage {stage}, which this run does not have")
     if _is_study(config, invocation):
-        return run_sweep(config, invocation.overrides, run_hash(config, invocation.settings))
+        return run_sweep(config, invocation.overrides, study_hash(config, invocation.settings), invocation.jobs)
     return _run_single(config, invocation, signals)
 
 
 def _is_study(config: RunConfig, invocation: Invocation) -> bool:
     """A sweep expands, unless Hydra sweeps itself or the swept axis was chosen by hand (DESIGN 3.10)."""
     chosen = {override.split("=")[0].lstrip("+~") for override in invocation.overrides}
-    return bool(config.sweep.axes) and not invocation.multirun and not chosen & set(config.sweep.axes)
+    return bool(config.sweep.axes) and not invocation.multirun and not chosen & config.sweep.keys
 
 
 def _run_single(config: RunConfig, invocation: Invocation, signals: StopSignals) -> float | None:
@@ -175,15 +177,19 @@ def _evaluate(config: RunConfig, template: ChatTemplate, weights: Path, folder: 
     if not sources:
         return None
     on_gpu = config.trainer.get("accelerator") != "cpu" and torch.cuda.is_available()
-    return evaluate(
-        load_model(weights, attention=config.model.attention).to("cuda" if on_gpu else "cpu"),
-        template,
-        config.tiling,
-        sources[0].shards,
-        config.evaluation,
-        predictions_dir=folder.path / "predictions",
-        progress=Console().is_terminal,
-    )
+    model = load_model(weights, attention=config.model.attention).to("cuda" if on_gpu else "cpu")
+    place, progress = folder.path / "predictions", Console().is_terminal
+
+    def score(cfg: EvaluationConfig, predictions_dir: Path) -> EvaluationResult:
+        """Score the model, as `cfg` says."""
+        given = (model, template, config.tiling, sources[0].shards, cfg)
+        return evaluate(*given, predictions_dir=predictions_dir, progress=progress)
+
+    cfg = config.evaluation
+    result = score(replace(cfg, jpeg_quality=None), place)
+    if cfg.jpeg_quality is None:
+        return result
+    return replace(result, recompressed=score(replace(cfg, blind=False), place / "recompressed"))
 
 
 def _finish(

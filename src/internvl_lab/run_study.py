@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from internvl_lab.config import RunConfig
-from internvl_lab.config.compose import CONFIG_DIR, compose_raw, plain, typed_config
+from internvl_lab.config.compose import CONFIG_DIR, compose, compose_raw, plain, typed_config
 from internvl_lab.errors import InternVLLabError
 from internvl_lab.models import build_on_meta, count_parameters
 from internvl_lab.prepare import run_hash
 from internvl_lab.run_folder import RunFolder
-from internvl_lab.scaling import Row, RowResult, all_done, expand, run_study, write_comparison
-from internvl_lab.tracking import build_wandb, git_revision
+from internvl_lab.scaling import Row, RowResult, all_done, expand, run_study, with_budgets, write_comparison
+from internvl_lab.tracking import build_wandb, config_hash, git_revision
 
 log = logging.getLogger(__name__)
 
@@ -27,27 +28,54 @@ TRAIN_SCRIPT = CONFIG_DIR.parent / "train.py"
 NO_SWEEP = "sweep=none"
 
 
-def run_sweep(config: RunConfig, overrides: Sequence[str], study_hash: str) -> float | None:
+def study_rows(config: RunConfig, overrides: Sequence[str]) -> list[Row]:
+    """List the rows of a configuration's sweep, budgets included; runs are not named yet.
+
+    Args:
+        config: with `sweep.axes`.
+        overrides: those of the command line.
+    Raises:
+        ConfigError: no rows result, or one of them does not compose.
+    """
+    base = row_overrides(overrides)
+    rows = expand(config.sweep)
+    return with_budgets(rows, config.sweep, lambda row: compose([*base, NO_SWEEP, *row.overrides]))
+
+
+def study_hash(config: RunConfig, settings: Mapping[str, Any]) -> str:
+    """Name a study: hash what decides its rows, so that two sweeps over one experiment keep a table each."""
+    sweep = {name: value for name, value in settings["sweep"].items() if name != "baseline"}
+    return config_hash({"run": run_hash(config, settings), "rows": sweep})
+
+
+def row_overrides(overrides: Sequence[str]) -> list[str]:
+    """Return what every row takes over from the command line: all but the choice of the sweep and its settings."""
+    return [override for override in overrides if not override.lstrip("+~").startswith(("sweep=", "sweep."))]
+
+
+def run_sweep(config: RunConfig, overrides: Sequence[str], name: str, jobs: int = 1) -> float | None:
     """Run every row that is not done yet, compare all of them, and return the best score.
 
     Args:
         config: with `sweep.axes`.
         overrides: those of the command line; every row gets them too.
-        study_hash: hash of the study's own configuration, which names its folder.
+        name: from `study_hash`; names the study's folder.
+        jobs: rows that run side by side.
     Raises:
         InternVLLabError: a row failed twice; the others' results stand in `study.csv`.
     """
-    base = [override for override in overrides if not override.lstrip("+~").startswith("sweep=")]
+    base = row_overrides(overrides)
     experiment = Path(config.paths.output_dir) / config.experiment
-    folder = RunFolder(experiment / f"study-{study_hash}")
+    folder = RunFolder(experiment / f"study-{name}")
     folder.open(config.fresh)
-    rows = [_with_run(row, base) for row in expand(config.sweep)]
+    rows = [_with_run(row, base) for row in study_rows(config, overrides)]
     results = run_study(
         rows,
         lambda row: [sys.executable, str(TRAIN_SCRIPT), *base, NO_SWEEP, *row.overrides],
         folder.path,
         run_dir=lambda row: experiment / row.key,
         revision=git_revision() or "",
+        jobs=jobs,
     )
     paths = write_comparison(results, folder.path, title=config.experiment, baseline=config.sweep.baseline)
     folder.link_latest()

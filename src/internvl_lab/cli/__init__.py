@@ -26,6 +26,7 @@ COMMANDS = {
     "evaluate": "score a checkpoint on benchmarks, with predictions, tables and published rows",
     "chat": "ask a trained checkpoint about images",
     "test-time": "draw many answers to each question, vote or re-rank, and plot what it buys",
+    "study": "expand a sweep into rows and run them, side by side and resumably; or say what they would cost",
     "bench": "measure against named peers in one run",
 }
 

@@ -218,6 +218,8 @@ class Plan:
         rng = np.random.default_rng([self.seed, epoch, block, _BLOCK_STREAM])
         sizes = self.mixture.sizes(rows, self.seed, epoch)
         needs = *sizes, self.packing.max_tokens, self.packing.max_tiles
+        if self.packing.policy == "single":
+            return [rows[i : i + 1] for i in rng.permutation(len(rows))]
         if self.packing.policy == "official":
             return [rows[pack] for pack in pack_first_fit(*needs, rng)]
         if self.packing.max_cost_ratio is None:

@@ -31,8 +31,8 @@ from internvl_lab.scaling.table import DONE, FILE_NAME, RowResult
 
 COLUMNS = ("row", "params", "score ± s.e.", "gain", "blind", "loss", "train s")
 """Few and narrow, so that labels are readable on a terminal of 80 columns."""
-LOOPS = "loops"
-"""Column that is shown only where some answers loop."""
+EXTRA = {"looping": "loops", "recompressed": "JPEG"}
+"""Columns that are shown only where a row has a number other than 0 for them."""
 
 
 def write_comparison(
@@ -75,12 +75,12 @@ def write_comparison(
 def comparison_table(results: Sequence[RowResult], baseline: RowResult, title: str) -> Table:
     """Lay out the rows of a study for the terminal."""
     table = Table(title=title)
-    loops = any(result.looping for result in results)
+    extra = _extra(results)
     table.add_column(COLUMNS[0], overflow="fold")
-    for name in _columns(loops)[1:]:
+    for name in _columns(extra)[1:]:
         table.add_column(name, justify="right", no_wrap=True)
     for result in results:
-        table.add_row(*_cells(result, baseline, loops), style="" if result.status == DONE else "red")
+        table.add_row(*_cells(result, baseline, extra), style="" if result.status == DONE else "red")
     return table
 
 
@@ -99,11 +99,16 @@ def _find_baseline(results: Sequence[RowResult], label: str | None) -> RowResult
     )
 
 
-def _columns(loops: bool) -> tuple[str, ...]:
-    return (*COLUMNS, LOOPS) if loops else COLUMNS
+def _extra(results: Sequence[RowResult]) -> list[str]:
+    """List the fields of `EXTRA` that these results have something to say about."""
+    return [name for name in EXTRA if any(getattr(result, name) for result in results)]
 
 
-def _cells(result: RowResult, baseline: RowResult, loops: bool) -> tuple[str, ...]:
+def _columns(extra: Sequence[str]) -> tuple[str, ...]:
+    return (*COLUMNS, *(EXTRA[name] for name in extra))
+
+
+def _cells(result: RowResult, baseline: RowResult, extra: Sequence[str]) -> tuple[str, ...]:
     """Format one row; a dash where a number is missing."""
     difference = None if result is baseline else gain(result, baseline)
     score = f"{result.score:.3f} ± {result.standard_error or 0:.3f}" if result.score is not None else result.status
@@ -115,7 +120,7 @@ def _cells(result: RowResult, baseline: RowResult, loops: bool) -> tuple[str, ..
         _number(result.blind, ".3f"),
         _number(result.final_loss, ".4f"),
         _number(result.train_s, ".0f"),
-        *((_number(result.looping, ".3f"),) if loops else ()),
+        *(_number(getattr(result, name), ".3f") for name in extra),
     )
 
 
@@ -126,12 +131,13 @@ def _number(value: float | None, form: str) -> str:
 
 def _render(results: Sequence[RowResult], baseline: RowResult, title: str, has_picture: bool) -> str:
     """Return the report as markdown."""
-    loops = any(result.looping for result in results)
-    lines = [f"# {title}", "", *_markdown(_columns(loops), [_cells(r, baseline, loops) for r in results]), ""]
+    extra = _extra(results)
+    lines = [f"# {title}", "", *_markdown(_columns(extra), [_cells(r, baseline, extra) for r in results]), ""]
     lines += [
         f"`gain` is the score minus that of {baseline.label}. `± s.e.` is the standard error from the number of "
         "questions; the spread over seeds is not in it. `loss` is the mean training loss over the last logged steps."
-        + (" `loops` is the share of answers that repeat themselves." if loops else ""),
+        + (" `loops` is the share of answers that repeat themselves." if "looping" in extra else "")
+        + (" `JPEG` is the score on recompressed pictures." if "recompressed" in extra else ""),
         "",
     ]
     if has_picture:

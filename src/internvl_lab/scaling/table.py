@@ -43,6 +43,8 @@ class RowResult:
     n: int | None = None
     looping: float | None = None
     """Share of answers that loop."""
+    recompressed: float | None = None
+    """Score on recompressed pictures."""
     train_s: float | None = None
     final_loss: float | None = None
     """Mean training loss over the last logged steps."""
@@ -80,6 +82,7 @@ def read_metrics_json(result: RowResult, run_dir: Path) -> RowResult:
             standard_error=standard_error(tasks),
             n=overall["n"],
             looping=metrics.get("looping", {}).get("overall"),
+            recompressed=metrics.get("recompressed", {}).get("overall", {}).get("score"),
             train_s=metrics["train_s"],
             final_loss=final_loss(run_dir),
             tasks={name: task["score"] for name, task in tasks.items()},
@@ -101,7 +104,7 @@ def standard_error(tasks: Mapping[str, Mapping[str, Any]]) -> float:
 
 
 _TEXT = ("label", "overrides", "key", "status", "error", "run_dir", "revision")
-_NEWER = {"looping"}
+_NEWER = {"looping", "recompressed"}
 """Columns that tables of earlier versions lack."""
 _WHOLE = ("attempts", "n", "params")
 _COLUMNS = tuple(f.name for f in fields(RowResult) if f.name != "tasks")
