@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from internvl_lab.config.compose import CONFIG_DIR
+from internvl_lab.config.compose import CONFIG_DIR, compose
+from internvl_lab.run_study import NO_SWEEP, study_rows
 
 EXPERIMENTS = sorted(path.stem for path in (CONFIG_DIR / "experiment").glob("*.yaml"))
 SCRATCH = "init_from={vision: null, projector: null, language: null}"
@@ -61,11 +62,18 @@ def test_hydra_s_own_flags_work(repository, tmp_path):
     assert train(repository, tmp_path, "--help")[0] == 0
 
 
+def last_row(command):
+    """Return what makes of a study its last row alone (tests/test_run_study.py and tests/cli/test_study.py run all)."""
+    config = compose(list(command))
+    return [NO_SWEEP, *study_rows(config, command)[-1].overrides] if config.sweep.axes else []
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_runs_two_steps(name, repository, tmp_path):
-    start = [] if name == "pretrain_language" else [SCRATCH]
-    status, output, errors = train(repository, tmp_path, f"experiment={name}", "scale=mini", "debug=tiny", *start)
+    start = [] if name in ("pretrain_language", "test_time") else [SCRATCH]
+    command = (f"experiment={name}", "scale=mini", "debug=tiny", *start)
+    status, output, errors = train(repository, tmp_path, *command, *last_row(command))
     assert status == 0, output + errors
     assert (tmp_path / "outputs" / "latest").is_dir()
 
@@ -78,6 +86,15 @@ def test_multirun_over_the_encoders_makes_two_runs(repository, tmp_path):
     assert status == 0, output + errors
     assert len(list((tmp_path / "outputs" / "scaling_6b_vit").glob("*/metrics.json"))) == 2
     assert {path.name for path in tmp_path.iterdir()} == {"outputs", "data"}
+
+
+@pytest.mark.slow
+def test_joblib_runs_trials_side_by_side_and_one_failing_leaves_the_other(repository, tmp_path):
+    launcher = ("-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "ckpt_path=null,/nowhere.ckpt")
+    status, output, errors = train(repository, tmp_path, *launcher, "stage=stage1", "debug=tiny", SCRATCH)
+    assert status == 2, output + errors
+    assert errors.splitlines()[-1] == "error: checkpoint /nowhere.ckpt does not exist"
+    assert len(list((tmp_path / "outputs" / "quickstart").glob("*/metrics.json"))) == 1
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from signal import SIGTERM
 from typing import Any
@@ -23,10 +23,13 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from internvl_lab.checkpoints import check_sources, load_model, stage_done, stage_weights
-from internvl_lab.config import EvaluationConfig, InitConfig, RunConfig
+from internvl_lab.checkpoints.tensors import sha256_of
+from internvl_lab.config import EvaluationConfig, InitConfig, RunConfig, TestTimeConfig
 from internvl_lab.constants import PARTS
 from internvl_lab.errors import ConfigError
 from internvl_lab.evaluation import EvaluationResult, evaluate, show, write_report
+from internvl_lab.evaluation.test_time_session import checkpoint_folder, scale_test_time
+from internvl_lab.inference.test_time.report import headline, result_table
 from internvl_lab.prepare import (
     VAL_MIXTURE,
     build_template,
@@ -48,6 +51,7 @@ from internvl_lab.tracking import (
     CsvLog,
     WandbLog,
     build_wandb,
+    config_hash,
     git_revision,
     package_versions,
     write_identity,
@@ -100,12 +104,14 @@ def _announce_stop(stop: RunStopped, requeue: bool) -> None:
 def _dispatch(config: RunConfig, invocation: Invocation, signals: StopSignals) -> float | None:
     """Plan, check, and run the study or the single run."""
     if config.plan:
-        print_plan(config) if config.probe is None else print_probe_plan(config.probe)
+        _print_plan(config)
         return None
     refuse_multirun_launcher(config.trainer, invocation.multirun, invocation.launcher)
     check_trainer(config.trainer)
     if config.probe is not None:
         return run_probe(config, invocation.settings, invocation.overrides)
+    if config.test_time is not None:
+        return _run_test_time(config, config.test_time, invocation)
     check_attention(config.model, config.trainer)
     check_sources(config.init_from, config.model)
     if not config.stages and not config.sweep.axes:
@@ -115,6 +121,38 @@ def _dispatch(config: RunConfig, invocation: Invocation, signals: StopSignals) -
     if _is_study(config, invocation):
         return run_sweep(config, invocation.overrides, study_hash(config, invocation.settings), invocation.jobs)
     return _run_single(config, invocation, signals)
+
+
+def _print_plan(config: RunConfig) -> None:
+    """Print what would run: a probe, test-time scaling, or stages."""
+    if config.probe is not None:
+        print_probe_plan(config.probe)
+    elif config.test_time is not None:
+        asked = config.test_time
+        tasks = ", ".join(asked.tasks) or "all tasks"
+        log.info("test time: %s answers %d questions each of %s", ", ".join(asked.checkpoint), asked.samples_per_task, tasks)
+        log.info("greedy, direct and with steps; %d drawn answers (%s), %s", asked.samples, asked.prompt, asked.select)
+    else:
+        print_plan(config)
+
+
+def _run_test_time(config: RunConfig, asked: TestTimeConfig, invocation: Invocation) -> float | None:
+    """Let checkpoints answer many times, in a run folder, and return the score of what `select` names."""
+    weights = {name: sha256_of(checkpoint_folder(name)) for name in asked.checkpoint}
+    name = config_hash({"weights": weights, "test_time": {**asdict(asked), "out": None}})
+    folder = RunFolder(Path(config.paths.output_dir) / config.experiment / name)
+    with folder.locked():
+        folder.open(config.fresh, [checkpoint_folder(name) for name in asked.checkpoint])
+        write_identity(folder.path, invocation.settings, invocation.overrides)
+        with folder.clock():
+            results, paths = scale_test_time(replace(asked, out=str(folder.path)), Console().is_terminal)
+            Console().print(result_table(results[0]))
+            score = headline(asked, results[0]).score.mean
+            folder.finish({"score": score, "seed": asked.seed, "train_s": round(folder.elapsed_s(), 1)})
+    for label, path in paths.items():
+        log.info("%-8s %s", label, path)
+    _show_paths(folder)
+    return score
 
 
 def _is_study(config: RunConfig, invocation: Invocation) -> bool:

@@ -64,26 +64,47 @@ def _check(config: RunConfig, overrides: Sequence[str], jobs: int) -> None:
 
 
 def cost_table(rows: Sequence[Row], overrides: Sequence[str]) -> Table:
-    """Lay out the rows of a study with parameters, optimizer steps and required FLOPs, and the total."""
+    """Lay out the rows of a study with what each costs, and the total.
+
+    FLOPs are the required ones of training; with a cost plan at hand (`scaling.cost`), its own, and GPU hours.
+    """
     from rich import box
     from rich.table import Table
 
     from internvl_lab.config.compose import compose
     from internvl_lab.models import build_on_meta, count_parameters
     from internvl_lab.run_study import NO_SWEEP, row_overrides
-    from internvl_lab.scaling import run_flops
 
     table = Table(title=f"study of {len(rows)} rows", box=box.SIMPLE, show_footer=True)
     table.add_column("#", justify="right")
     table.add_column("row", overflow="fold", footer="total")
-    for name in ("parameters", "packs", "TFLOP"):
+    for name in ("parameters", "packs", "TFLOP", "GPU h"):
         table.add_column(name, justify="right")
-    total = 0.0
+    costs = []
     for number, row in enumerate(rows, 1):
         config = compose([*row_overrides(overrides), NO_SWEEP, *row.overrides])
         packs = sum(stage.max_steps * config.packs_per_step(stage) for stage in config.stages.values())
-        parameters, flops = count_parameters(build_on_meta(config.model))["total"], run_flops(config)
-        table.add_row(str(number), row.label, f"{parameters:,}", f"{packs:,}", f"{flops / 1e12:,.4g}")
-        total += flops
-    table.columns[-1].footer = f"{total / 1e12:,.4g}"
+        parameters = count_parameters(build_on_meta(config.model))["total"]
+        costs.append(_cost(config))
+        table.add_row(str(number), row.label, f"{parameters:,}", f"{packs:,}", *_cells(*costs[-1]))
+    totals = _cells(sum(flops for flops, _ in costs), sum(hours or 0.0 for _, hours in costs) or None)
+    for column, text in zip(table.columns[-2:], totals, strict=True):
+        column.footer = text
     return table
+
+
+def _cost(config: RunConfig) -> tuple[float, float | None]:
+    """Return the FLOPs of a row, and its GPU hours where the cost plan is there to say them."""
+    import importlib
+
+    from internvl_lab.scaling import run_flops
+
+    try:
+        planned = importlib.import_module("internvl_lab.scaling.cost").plan_row(config)
+    except ModuleNotFoundError:
+        return run_flops(config), None
+    return float(planned.flops), float(planned.gpu_hours)
+
+
+def _cells(flops: float, hours: float | None) -> tuple[str, str]:
+    return f"{flops / 1e12:,.4g}", "-" if hours is None else f"{hours:,.3g}"

@@ -12,6 +12,7 @@ from internvl_lab.config.data import DataConfig, PackingConfig, TilingConfig
 from internvl_lab.config.model import InitConfig, ModelConfig
 from internvl_lab.config.probe import ProbeConfig
 from internvl_lab.config.stage import OptimizerConfig, RecipeConfig, SchedulerConfig, StageConfig
+from internvl_lab.config.test_time import TestTimeConfig
 from internvl_lab.errors import ConfigError
 
 MAX_SEED = 2**32 - 1
@@ -136,6 +137,8 @@ class RunConfig:
     """When set, only this stage runs instead of the recipe."""
     probe: ProbeConfig | None = None
     """When set, encoders are probed and no stage runs."""
+    test_time: TestTimeConfig | None = None
+    """When set, checkpoints answer many times and no stage runs; `out` becomes the run folder."""
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     sweep: SweepConfig = field(default_factory=SweepConfig)
     """With axes, `train.py` hands over to the study: one run a row."""
