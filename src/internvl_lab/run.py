@@ -128,12 +128,16 @@ def _print_plan(config: RunConfig) -> None:
     if config.probe is not None:
         print_probe_plan(config.probe)
     elif config.test_time is not None:
-        asked = config.test_time
-        tasks = ", ".join(asked.tasks) or "all tasks"
-        log.info("test time: %s answers %d questions each of %s", ", ".join(asked.checkpoint), asked.samples_per_task, tasks)
-        log.info("greedy, direct and with steps; %d drawn answers (%s), %s", asked.samples, asked.prompt, asked.select)
+        _announce_test_time(config.test_time)
     else:
         print_plan(config)
+
+
+def _announce_test_time(asked: TestTimeConfig) -> None:
+    """Say who answers what, and how often."""
+    tasks, who = ", ".join(asked.tasks) or "all tasks", ", ".join(asked.checkpoint)
+    log.info("test time: %s answers %d questions each of %s", who, asked.samples_per_task, tasks)
+    log.info("greedily, and %d times at random (%s prompt); select=%s", asked.samples, asked.prompt, asked.select)
 
 
 def _run_test_time(config: RunConfig, asked: TestTimeConfig, invocation: Invocation) -> float | None:

@@ -73,9 +73,7 @@ def test_the_command_prints_the_table_and_runs_nothing(
         (["sweep=isoflops", "sweep.budget_flops=[1.0]", "--dry-run"], "below one step of each stage"),
     ],
 )
-def test_what_cannot_run_is_one_line(
-    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_cannot_run_is_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["study", *arguments]) == 2
     error = capsys.readouterr().err
     assert message in error and error.startswith("error: ") and error.count("\n") == 1

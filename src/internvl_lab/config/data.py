@@ -78,7 +78,7 @@ class PackingConfig:
             raise ConfigError(f"packing.policy={self.policy!r} must be pool, official or single")
         if self.max_cost_ratio is not None and not (self.max_cost_ratio > 0 and self.policy == "pool"):
             raise ConfigError(
-                f"packing.max_cost_ratio={self.max_cost_ratio} must be positive, and null for policy=official and single"
+                f"packing.max_cost_ratio={self.max_cost_ratio} must be positive, and null for policy=official, single"
             )
 
 

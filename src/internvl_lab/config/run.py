@@ -80,7 +80,7 @@ class SweepConfig:
     baseline: str | None = None
     """Label of the row the others are compared with; null = the first."""
     parts: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """Part to the overrides of the run that makes its weights, once for every choice of `model/<part>` among the rows."""
+    """Part to the overrides of the run that makes its weights, for every choice of `model/<part>` among the rows."""
 
     def __post_init__(self) -> None:
         """Refuse parts that no axis chooses, budgets that train nothing, and two kinds of them."""

@@ -51,7 +51,7 @@ class StageConfig:
     """Key in `data.mixtures`."""
     max_steps: int = 1000
     schedule_steps: int | None = None
-    """Step at which the learning-rate schedule ends, above `max_steps` for a run that stops early; null = `max_steps`."""
+    """Step at which the schedule of the rate ends: above `max_steps` for a run that stops early; null = `max_steps`."""
     learning_rate: float = 2e-4
     warmup_steps: int = 0
     """Linear warm-up in optimizer steps; used when `warmup_ratio` is null."""

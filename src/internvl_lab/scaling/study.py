@@ -84,7 +84,8 @@ def run_study(
             """Run one row to its end."""
             row, log = rows[number], _log_path(study_dir, rows[number])
             logger.info("%s: runs, log in %s", titles[number], log)
-            return _run_row(row, replace(results[number], revision=revision), command(row), run_dir(row), log, processes)
+            started = replace(results[number], revision=revision)
+            return _run_row(row, started, command(row), run_dir(row), log, processes)
 
         def note(number: int, result: RowResult) -> None:
             """Keep what came of a row."""
