@@ -7,11 +7,14 @@ outputs/<experiment>/study-<hash>/   study.csv report.md metrics.json {"rows": [
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from internvl_lab.config import RunConfig
 from internvl_lab.config.compose import CONFIG_DIR, compose, compose_raw, plain, typed_config
@@ -76,6 +79,7 @@ def run_sweep(config: RunConfig, overrides: Sequence[str], name: str, jobs: int 
         run_dir=lambda row: experiment / row.key,
         revision=git_revision() or "",
         jobs=jobs,
+        slots=gpu_slots(jobs),
     )
     paths = write_comparison(results, folder.path, title=config.experiment, baseline=config.sweep.baseline)
     folder.link_latest()
@@ -85,6 +89,16 @@ def run_sweep(config: RunConfig, overrides: Sequence[str], name: str, jobs: int 
         raise InternVLLabError(f"rows failed: {failed}; logs in {folder.path / 'logs'}, the same command retries them")
     scores = [result.score for result in results if result.score is not None]
     return max(scores) if scores else None
+
+
+def gpu_slots(jobs: int) -> list[dict[str, str]]:
+    """Deal the machine's GPUs out to rows that run side by side; nothing to deal with fewer GPUs than jobs."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    devices = [str(i) for i in range(torch.cuda.device_count())] if named is None else named.split(",")
+    each = len(devices) // jobs
+    if jobs == 1 or each == 0 or devices == [""]:
+        return [{} for _ in range(jobs)]
+    return [{"CUDA_VISIBLE_DEVICES": ",".join(devices[i * each : (i + 1) * each])} for i in range(jobs)]
 
 
 def _with_run(row: Row, base: Sequence[str]) -> Row:

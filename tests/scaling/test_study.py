@@ -213,6 +213,23 @@ def test_an_interrupt_ends_all_rows_that_run(study: Study, monkeypatch: pytest.M
         assert study.starts(row.label) == 1, "a stopped row is not tried again"
 
 
+def test_each_place_has_its_own_environment(study: Study) -> None:
+    """Two rows in two places, and then in one, which is free again when the first has ended."""
+    gpu = "score = float(os.environ['GPU'])"
+    study.programs = dict.fromkeys(study.programs, WRITE + gpu + REPORT)
+    slots = [{"GPU": "0.25"}, {"GPU": "0.75"}]
+    results = run_study(ROWS, study.command, study.folder, run_dir=study.run_dir, jobs=2, slots=slots)
+    assert sorted(r.score for r in results if r.score is not None) == [0.25, 0.75]
+    again = run_study(
+        [replace(row, key="again") for row in ROWS],
+        study.command,
+        study.folder,
+        run_dir=study.run_dir,
+        slots=slots[:1],
+    )
+    assert [r.score for r in again] == [0.25, 0.25]
+
+
 def test_no_jobs_are_refused(study: Study) -> None:
     with pytest.raises(ConfigError, match="jobs=0"):
         study.run(jobs=0)

@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path
+from queue import SimpleQueue
 from typing import IO
 
 from internvl_lab.errors import ConfigError, InternVLLabError
@@ -55,6 +56,7 @@ def run_study(
     revision: str = "",
     env: Mapping[str, str] | None = None,
     jobs: int = 1,
+    slots: Sequence[Mapping[str, str]] = (),
 ) -> list[RowResult]:
     """Run all rows that are not done, `jobs` at a time, in order.
 
@@ -66,6 +68,7 @@ def run_study(
         revision: code revision noted beside each row that runs now.
         env: environment of the runs; None = this process's.
         jobs: rows that run side by side, at least 1.
+        slots: what each of the `jobs` places adds to the environment, such as its own GPUs; empty = nothing.
     Returns:
         One result a row, in order; `all_done` says whether the study succeeded.
     Raises:
@@ -78,22 +81,22 @@ def run_study(
         known = read_table(study_dir)
         results = [next((r for r in known if r.belongs_to(row)), RowResult.pending(row)) for row in rows]
         titles = [f"row {number}/{len(rows)} {row.label}" for number, row in enumerate(rows, 1)]
-        processes = _Processes(env)
+        processes, lock = _Processes(os.environ if env is None else env, slots or [{}] * jobs), threading.Lock()
 
-        def work(number: int) -> RowResult:
-            """Run one row to its end."""
+        def work(number: int) -> None:
+            """Run one row to its end, and keep what came of it."""
             row, log = rows[number], _log_path(study_dir, rows[number])
             logger.info("%s: runs, log in %s", titles[number], log)
             started = replace(results[number], revision=revision)
-            return _run_row(row, started, command(row), run_dir(row), log, processes)
+            result = _run_row(row, started, command(row), run_dir(row), log, processes)
+            with lock:
+                if processes.stopping:
+                    return  # cut short, not failed
+                results[number] = result
+                write_table(study_dir, results)
+                logger.info("%s: %s", titles[number], _outcome(result))
 
-        def note(number: int, result: RowResult) -> None:
-            """Keep what came of a row."""
-            results[number] = result
-            write_table(study_dir, results)
-            logger.info("%s: %s", titles[number], _outcome(result))
-
-        _run_side_by_side(work, note, _to_do(rows, results, titles), jobs, processes)
+        _run_side_by_side(work, _to_do(rows, results, titles), jobs, processes)
         write_table(study_dir, results)
     return results
 
@@ -110,22 +113,16 @@ def _to_do(rows: Sequence[Row], results: list[RowResult], titles: Sequence[str])
     return numbers
 
 
-def _run_side_by_side(
-    work: Callable[[int], RowResult],
-    note: Callable[[int, RowResult], None],
-    numbers: Sequence[int],
-    jobs: int,
-    processes: _Processes,
-) -> None:
-    """Run rows in `jobs` threads, which only wait for their processes, and note each result when it is there.
+def _run_side_by_side(work: Callable[[int], None], numbers: Sequence[int], jobs: int, processes: _Processes) -> None:
+    """Run rows in `jobs` threads, which only wait for their processes.
 
     Whatever interrupts this (Ctrl-C, SystemExit) ends all processes first; a stop by signal lets them save their step.
     """
     with ThreadPoolExecutor(jobs, thread_name_prefix="row") as pool:
-        futures = {pool.submit(work, number): number for number in numbers}
+        futures = [pool.submit(work, number) for number in numbers]
         try:
             for future in as_completed(futures):
-                note(futures[future], future.result())
+                future.result()
         except BaseException as reason:
             pool.shutdown(wait=False, cancel_futures=True)
             processes.stop(STOP_S if isinstance(reason, SystemExit) else 0.0)
@@ -161,12 +158,16 @@ class _Processes:
     """Run commands in sessions of their own, from several threads, and end them all when the study is stopped.
 
     Args:
-        env: their environment; None = this process's.
+        env: their environment.
+        slots: what each place adds to it; no two commands hold one place at once.
     """
 
-    def __init__(self, env: Mapping[str, str] | None) -> None:
-        self.env = None if env is None else dict(env)
+    def __init__(self, env: Mapping[str, str], slots: Sequence[Mapping[str, str]]) -> None:
+        self.env = dict(env)
         self.stopping = False
+        self._slots: SimpleQueue[Mapping[str, str]] = SimpleQueue()
+        for slot in slots:
+            self._slots.put(slot)
         self._running: set[subprocess.Popen[bytes]] = set()
         self._lock = threading.Lock()
 
@@ -182,15 +183,22 @@ class _Processes:
         with log.open("ab") as output:
             output.write(f"\n# {time.strftime('%Y-%m-%d %H:%M:%S')} {' '.join(command)}\n".encode())
             output.flush()
-            process = self._start(command, output)
+            slot = self._slots.get()
             try:
-                return process.wait()
+                return self._wait(self._start(command, output, slot))
             finally:
-                _kill_group(process)
-                with self._lock:
-                    self._running.discard(process)
+                self._slots.put(slot)
 
-    def _start(self, command: list[str], output: IO[bytes]) -> subprocess.Popen[bytes]:
+    def _wait(self, process: subprocess.Popen[bytes]) -> int:
+        """Wait for the end of a process, and of whatever it started."""
+        try:
+            return process.wait()
+        finally:
+            _kill_group(process)
+            with self._lock:
+                self._running.discard(process)
+
+    def _start(self, command: list[str], output: IO[bytes], slot: Mapping[str, str]) -> subprocess.Popen[bytes]:
         """Start a command, unless `stop` was called."""
         with self._lock:
             if self.stopping:
@@ -201,7 +209,7 @@ class _Processes:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                env=self.env,
+                env=self.env | dict(slot),
             )
             self._running.add(process)
             return process
