@@ -1,5 +1,6 @@
 """The command line as a person types it: in a process of its own, read by exit status and output."""
 
+import os
 import subprocess
 import sys
 
@@ -95,6 +96,23 @@ def test_joblib_runs_trials_side_by_side_and_one_failing_leaves_the_other(reposi
     assert status == 2, output + errors
     assert errors.splitlines()[-1] == "error: checkpoint /nowhere.ckpt does not exist"
     assert len(list((tmp_path / "outputs" / "quickstart").glob("*/metrics.json"))) == 1
+
+
+@pytest.mark.slow
+def test_submitit_submits_a_job_with_nodes_tasks_gpus_signal_and_requeueing(repository, tmp_path, monkeypatch):
+    """Up to `sbatch`, which is a stand-in that keeps the script and refuses it."""
+    pytest.importorskip("submitit", reason="extra slurm")
+    commands = {"srun": "exit 0", "sbatch": f'for last; do :; done; cp "$last" {tmp_path}/job.sh; exit 1'}
+    for name, body in commands.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    trainer = ("trainer=fsdp", "trainer.devices=8", "trainer.num_nodes=2")
+    status, _, _ = train(repository, tmp_path, "-m", "hydra/launcher=submitit_cluster", *trainer, "seed=1,2")
+    assert status != 0
+    job = (tmp_path / "job.sh").read_text(encoding="utf-8").splitlines()
+    flags = ("nodes=2", "ntasks-per-node=8", "gpus-per-node=8", "signal=USR1@300", "requeue")
+    assert not [flag for flag in flags if f"#SBATCH --{flag}" not in job], job
 
 
 @pytest.mark.slow
