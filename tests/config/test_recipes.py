@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 
 from internvl_lab.config import RunConfig, StageConfig
@@ -31,6 +33,7 @@ def size(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@cache
 def published(size: str) -> RunConfig:
     return compose([f"model=internvl2_5_{size}", f"recipe=internvl2_5_{size}"])
 
