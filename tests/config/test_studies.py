@@ -84,7 +84,7 @@ def test_scaling_data_trains_on_a_third_and_a_tenth() -> None:
 def test_isoflops_rows_spend_the_same_within_2_percent(scale: str) -> None:
     """On the average pack of the module; at mini scale within 4 % also on another one, that of `pretrain`.
 
-    At full scale the shares of encoder and language model differ more between rows: there another pack moves them by 12 %.
+    At full scale encoder and language model weigh more differently in the rows, which another pack moves by 12 %.
     """
     other = MeanPack(token_fill=0.97, tile_fill=0.62, sample_share=0.068, supervised_share=0.19)
     spent: dict[str, list[float]] = {}
