@@ -66,7 +66,8 @@ def _check(config: RunConfig, overrides: Sequence[str], jobs: int) -> None:
 def cost_table(rows: Sequence[Row], overrides: Sequence[str]) -> Table:
     """Lay out the rows of a study with what each costs, and the total.
 
-    FLOPs are the required ones of training; with a cost plan at hand (`scaling.cost`), its own, and GPU hours.
+    FLOPs are the required ones of training on the average pack, those that `sweep.budget_flops` holds equal. GPU hours
+    are the cost plan's (`scaling.cost`) for as many.
     """
     from rich import box
     from rich.table import Table
@@ -94,16 +95,20 @@ def cost_table(rows: Sequence[Row], overrides: Sequence[str]) -> Table:
 
 
 def _cost(config: RunConfig) -> tuple[float, float | None]:
-    """Return the FLOPs of a row, and its GPU hours where the cost plan is there to say them."""
+    """Return the FLOPs of a row, and its GPU hours where the cost plan is there to say them.
+
+    The plan counts full packs where it cannot measure any, so its hours are taken for the FLOPs of the average pack.
+    """
     import importlib
 
     from internvl_lab.scaling import run_flops
 
+    flops = run_flops(config)
     try:
         planned = importlib.import_module("internvl_lab.scaling.cost").plan_row(config)
     except ModuleNotFoundError:
-        return run_flops(config), None
-    return float(planned.flops), float(planned.gpu_hours)
+        return flops, None
+    return flops, float(planned.gpu_hours * flops / planned.flops)
 
 
 def _cells(flops: float, hours: float | None) -> tuple[str, str]:
