@@ -110,6 +110,15 @@ def test_full_scale_without_weights_stops_with_one_line(tmp_path):
     assert not (tmp_path / "outputs").exists()
 
 
+def test_the_plan_of_test_time_scaling_needs_no_weights(tmp_path, capsys):
+    score, _ = execute(tmp_path, "experiment=test_time", "plan=true")
+    assert score is None
+    assert "weights/InternVL2_5-8B answers 100 questions each of all tasks" in capsys.readouterr().out
+    assert not (tmp_path / "outputs").exists()
+    with pytest.raises(MissingWeightsError, match="no checkpoint in weights/InternVL2_5-8B"):
+        execute(tmp_path, "experiment=test_time")
+
+
 def test_plan_is_answered_before_any_weight_check(tmp_path):
     score, _ = execute(tmp_path, "experiment=scaling_6b_vit", "plan=true")
     assert score is None

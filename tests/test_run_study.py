@@ -7,7 +7,7 @@ from internvl_lab.config.compose import compose, compose_raw, plain, typed_confi
 from internvl_lab.errors import ConfigError, InternVLLabError
 from internvl_lab.prepare import run_hash
 from internvl_lab.run import Invocation, run
-from internvl_lab.run_study import NO_SWEEP, _with_run
+from internvl_lab.run_study import NO_SWEEP, _with_run, gpu_slots, row_overrides, study_hash
 from internvl_lab.scaling import Row, expand
 from internvl_lab.scaling.rows import format_value
 
@@ -31,6 +31,36 @@ def test_data_filtering_trains_on_four_shares_without_and_with_the_filter():
     found = [(config.data.miniworld.filtered, config.data.miniworld.loop_share) for config in configs]
     assert found == [(on, share) for on in (False, True) for share in shares]
     assert len({(repr(config.data.miniworld), *config.stages) for config in configs}) == 1
+
+
+@pytest.mark.parametrize(
+    ("visible", "jobs", "dealt"),
+    [
+        ("0,1,2,3", 2, ["0,1", "2,3"]),
+        ("4,5,6", 2, ["4", "5"]),
+        ("0,1", 1, [None]),
+        ("0", 2, [None, None]),
+        ("", 2, [None, None]),
+    ],
+)
+def test_gpus_are_dealt_out_to_rows_side_by_side(visible, jobs, dealt, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert [slot.get("CUDA_VISIBLE_DEVICES") for slot in gpu_slots(jobs)] == dealt
+
+
+def test_two_sweeps_over_one_experiment_have_a_folder_each():
+    names = set()
+    for overrides in (["sweep=loss"], ["sweep=language"], ["sweep=loss", "sweep.axes.loss=[token,square]"]):
+        raw = compose_raw(overrides)
+        names.add(study_hash(typed_config(raw), plain(raw)))
+    assert len(names) == 3
+    raw = compose_raw(["sweep=loss", "sweep.baseline=square"])
+    assert study_hash(typed_config(raw), plain(raw)) in names
+
+
+def test_rows_take_over_the_command_line_but_for_the_sweep():
+    given = ["sweep=loss", "+sweep.axes={a: [1]}", "seed=1", "experiment=quickstart"]
+    assert row_overrides(given) == ["seed=1", "experiment=quickstart"]
 
 
 def execute(tmp_path, *overrides):

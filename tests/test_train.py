@@ -1,11 +1,13 @@
 """The command line as a person types it: in a process of its own, read by exit status and output."""
 
+import os
 import subprocess
 import sys
 
 import pytest
 
-from internvl_lab.config.compose import CONFIG_DIR
+from internvl_lab.config.compose import CONFIG_DIR, compose
+from internvl_lab.run_study import NO_SWEEP, study_rows
 
 EXPERIMENTS = sorted(path.stem for path in (CONFIG_DIR / "experiment").glob("*.yaml"))
 SCRATCH = "init_from={vision: null, projector: null, language: null}"
@@ -61,11 +63,18 @@ def test_hydra_s_own_flags_work(repository, tmp_path):
     assert train(repository, tmp_path, "--help")[0] == 0
 
 
+def last_row(command):
+    """Return what makes of a study its last row alone (tests/test_run_study.py and tests/cli/test_study.py run all)."""
+    config = compose(list(command))
+    return [NO_SWEEP, *study_rows(config, command)[-1].overrides] if config.sweep.axes else []
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_runs_two_steps(name, repository, tmp_path):
-    start = [] if name == "pretrain_language" else [SCRATCH]
-    status, output, errors = train(repository, tmp_path, f"experiment={name}", "scale=mini", "debug=tiny", *start)
+    start = [] if name in ("pretrain_language", "test_time") else [SCRATCH]
+    command = (f"experiment={name}", "scale=mini", "debug=tiny", *start)
+    status, output, errors = train(repository, tmp_path, *command, *last_row(command))
     assert status == 0, output + errors
     assert (tmp_path / "outputs" / "latest").is_dir()
 
@@ -78,6 +87,32 @@ def test_multirun_over_the_encoders_makes_two_runs(repository, tmp_path):
     assert status == 0, output + errors
     assert len(list((tmp_path / "outputs" / "scaling_6b_vit").glob("*/metrics.json"))) == 2
     assert {path.name for path in tmp_path.iterdir()} == {"outputs", "data"}
+
+
+@pytest.mark.slow
+def test_joblib_runs_trials_side_by_side_and_one_failing_leaves_the_other(repository, tmp_path):
+    launcher = ("-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "ckpt_path=null,/nowhere.ckpt")
+    status, output, errors = train(repository, tmp_path, *launcher, "stage=stage1", "debug=tiny", SCRATCH)
+    assert status == 2, output + errors
+    assert errors.splitlines()[-1] == "error: checkpoint /nowhere.ckpt does not exist"
+    assert len(list((tmp_path / "outputs" / "quickstart").glob("*/metrics.json"))) == 1
+
+
+@pytest.mark.slow
+def test_submitit_submits_a_job_with_nodes_tasks_gpus_signal_and_requeueing(repository, tmp_path, monkeypatch):
+    """Up to `sbatch`, which is a stand-in that keeps the script and refuses it."""
+    pytest.importorskip("submitit", reason="extra slurm")
+    commands = {"srun": "exit 0", "sbatch": f'for last; do :; done; cp "$last" {tmp_path}/job.sh; exit 1'}
+    for name, body in commands.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    trainer = ("trainer=fsdp", "trainer.devices=8", "trainer.num_nodes=2")
+    status, _, _ = train(repository, tmp_path, "-m", "hydra/launcher=submitit_cluster", *trainer, "seed=1,2")
+    assert status != 0
+    job = (tmp_path / "job.sh").read_text(encoding="utf-8").splitlines()
+    flags = ("nodes=2", "ntasks-per-node=8", "gpus-per-node=8", "signal=USR1@300", "requeue")
+    assert not [flag for flag in flags if f"#SBATCH --{flag}" not in job], job
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ import json
 import logging
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from signal import SIGTERM
 from typing import Any
@@ -24,10 +24,13 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from internvl_lab.checkpoints import check_sources, load_model, stage_done, stage_weights
-from internvl_lab.config import InitConfig, RunConfig
+from internvl_lab.checkpoints.tensors import sha256_of
+from internvl_lab.config import EvaluationConfig, InitConfig, RunConfig, TestTimeConfig
 from internvl_lab.constants import PARTS
 from internvl_lab.errors import ConfigError
 from internvl_lab.evaluation import EvaluationResult, evaluate, show, write_report
+from internvl_lab.evaluation.test_time_session import checkpoint_folder, scale_test_time
+from internvl_lab.inference.test_time.report import headline, result_table
 from internvl_lab.prepare import (
     VAL_MIXTURE,
     build_template,
@@ -43,12 +46,13 @@ from internvl_lab.run_folder import RunFolder
 from internvl_lab.run_plan import show_plan
 from internvl_lab.run_probe import print_probe_plan, run_probe
 from internvl_lab.run_stage import StageRunner
-from internvl_lab.run_study import run_sweep
+from internvl_lab.run_study import run_sweep, study_hash
 from internvl_lab.text import ChatTemplate
 from internvl_lab.tracking import (
     CsvLog,
     WandbLog,
     build_wandb,
+    config_hash,
     git_revision,
     package_versions,
     report_summary,
@@ -69,6 +73,8 @@ class Invocation:
     multirun: bool = False
     launcher: str = "basic"
     """Hydra's launcher."""
+    jobs: int = 1
+    """Rows of a study that run side by side."""
 
 
 def run(config: RunConfig, invocation: Invocation) -> float | None:
@@ -102,6 +108,8 @@ def _dispatch(config: RunConfig, invocation: Invocation, signals: StopSignals) -
     if config.plan:
         if config.probe is not None:
             print_probe_plan(config.probe)
+        elif config.test_time is not None:
+            _announce_test_time(config.test_time)
         else:
             show_plan(config, invocation.settings, invocation.overrides, study=_is_study(config, invocation))
         return None
@@ -109,6 +117,8 @@ def _dispatch(config: RunConfig, invocation: Invocation, signals: StopSignals) -
     check_trainer(config.trainer)
     if config.probe is not None:
         return run_probe(config, invocation.settings, invocation.overrides)
+    if config.test_time is not None:
+        return _run_test_time(config, config.test_time, invocation)
     check_attention(config.model, config.trainer)
     check_sources(config.init_from, config.model)
     if not config.stages and not config.sweep.axes:
@@ -116,14 +126,40 @@ def _dispatch(config: RunConfig, invocation: Invocation, signals: StopSignals) -
     if config.ckpt_path is not None and (stage := position_of(Path(config.ckpt_path))[0]) not in config.stages:
         raise ConfigError(f"ckpt_path={config.ckpt_path} belongs to stage {stage}, which this run does not have")
     if _is_study(config, invocation):
-        return run_sweep(config, invocation.overrides, run_hash(config, invocation.settings))
+        return run_sweep(config, invocation.overrides, study_hash(config, invocation.settings), invocation.jobs)
     return _run_single(config, invocation, signals)
+
+
+def _announce_test_time(asked: TestTimeConfig) -> None:
+    """Say who answers what, and how often."""
+    tasks, who = ", ".join(asked.tasks) or "all tasks", ", ".join(asked.checkpoint)
+    log.info("test time: %s answers %d questions each of %s", who, asked.samples_per_task, tasks)
+    log.info("greedily, and %d times at random (%s prompt); select=%s", asked.samples, asked.prompt, asked.select)
+
+
+def _run_test_time(config: RunConfig, asked: TestTimeConfig, invocation: Invocation) -> float | None:
+    """Let checkpoints answer many times, in a run folder, and return the score of what `select` names."""
+    weights = {name: sha256_of(checkpoint_folder(name)) for name in asked.checkpoint}
+    name = config_hash({"weights": weights, "test_time": {**asdict(asked), "out": None}})
+    folder = RunFolder(Path(config.paths.output_dir) / config.experiment / name)
+    with folder.locked():
+        folder.open(config.fresh, [checkpoint_folder(name) for name in asked.checkpoint])
+        write_identity(folder.path, invocation.settings, invocation.overrides)
+        with folder.clock():
+            results, paths = scale_test_time(replace(asked, out=str(folder.path)), Console().is_terminal)
+            Console().print(result_table(results[0]))
+            score = headline(asked, results[0]).score.mean
+            folder.finish({"score": score, "seed": asked.seed, "train_s": round(folder.elapsed_s(), 1)})
+    for label, path in paths.items():
+        log.info("%-8s %s", label, path)
+    _show_paths(folder)
+    return score
 
 
 def _is_study(config: RunConfig, invocation: Invocation) -> bool:
     """A sweep expands, unless Hydra sweeps itself or the swept axis was chosen by hand (DESIGN 3.10)."""
     chosen = {override.split("=")[0].lstrip("+~") for override in invocation.overrides}
-    return bool(config.sweep.axes) and not invocation.multirun and not chosen & set(config.sweep.axes)
+    return bool(config.sweep.axes) and not invocation.multirun and not chosen & config.sweep.keys
 
 
 def _run_single(config: RunConfig, invocation: Invocation, signals: StopSignals) -> float | None:
@@ -180,15 +216,19 @@ def _evaluate(config: RunConfig, template: ChatTemplate, weights: Path, folder: 
     if not sources:
         return None
     on_gpu = config.trainer.get("accelerator") != "cpu" and torch.cuda.is_available()
-    return evaluate(
-        load_model(weights, attention=config.model.attention).to("cuda" if on_gpu else "cpu"),
-        template,
-        config.tiling,
-        sources[0].shards,
-        config.evaluation,
-        predictions_dir=folder.path / "predictions",
-        progress=Console().is_terminal,
-    )
+    model = load_model(weights, attention=config.model.attention).to("cuda" if on_gpu else "cpu")
+    place, progress = folder.path / "predictions", Console().is_terminal
+
+    def score(cfg: EvaluationConfig, predictions_dir: Path) -> EvaluationResult:
+        """Score the model, as `cfg` says."""
+        given = (model, template, config.tiling, sources[0].shards, cfg)
+        return evaluate(*given, predictions_dir=predictions_dir, progress=progress)
+
+    cfg = config.evaluation
+    result = score(replace(cfg, jpeg_quality=None), place)
+    if cfg.jpeg_quality is None:
+        return result
+    return replace(result, recompressed=score(replace(cfg, blind=False), place / "recompressed"))
 
 
 def _finish(

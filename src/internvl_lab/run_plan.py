@@ -24,7 +24,8 @@ from internvl_lab.constants import PARTS
 from internvl_lab.errors import CheckpointError, ConfigError, MissingWeightsError
 from internvl_lab.models import build_on_meta, count_parameters
 from internvl_lab.prepare import MINIWORLD_PREFIX, build_template, miniworld_root, run_hash
-from internvl_lab.scaling import Cost, Row, expand, plan_row
+from internvl_lab.run_study import NO_SWEEP, row_overrides, study_rows
+from internvl_lab.scaling import Cost, Row, plan_row
 from internvl_lab.scaling.cost_packs import measure_packs
 from internvl_lab.scaling.cost_tables import (
     Section,
@@ -112,8 +113,8 @@ def plan_run(config: RunConfig) -> Plan:
 
 def plan_study(config: RunConfig, overrides: Sequence[str]) -> Plan:
     """Plan every row of a sweep, and their sum."""
-    rows = expand(config.sweep)
-    configs = [compose([*_without_sweep(overrides), "sweep=none", *row.overrides]) for row in rows]
+    rows = study_rows(config, overrides)
+    configs = [compose([*row_overrides(overrides), NO_SWEEP, *row.overrides]) for row in rows]
     costs = [plan_row(each, pack_means(each)) for each in configs]
     data = {
         "experiment": config.experiment,
@@ -149,10 +150,6 @@ def _local_sources(config: RunConfig, mixture: str) -> dict[str, SourceConfig]:
             folder = miniworld_root(settings, config.paths.data_dir) / split
             sources[name] = replace(source, shards=str(folder))
     return sources
-
-
-def _without_sweep(overrides: Sequence[str]) -> list[str]:
-    return [override for override in overrides if not override.lstrip("+~").startswith("sweep=")]
 
 
 def _head(config: RunConfig) -> str:

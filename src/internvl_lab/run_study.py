@@ -13,10 +13,14 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from internvl_lab.config import RunConfig
 from internvl_lab.config.compose import CONFIG_DIR, compose, compose_raw, plain, typed_config
@@ -24,8 +28,8 @@ from internvl_lab.errors import InternVLLabError
 from internvl_lab.models import build_on_meta, count_parameters
 from internvl_lab.prepare import run_hash
 from internvl_lab.run_folder import RunFolder
-from internvl_lab.scaling import Row, RowResult, all_done, expand, run_study, write_comparison
-from internvl_lab.tracking import build_wandb, git_revision
+from internvl_lab.scaling import Row, RowResult, all_done, expand, run_study, with_budgets, write_comparison
+from internvl_lab.tracking import build_wandb, config_hash, git_revision
 
 log = logging.getLogger(__name__)
 
@@ -35,25 +39,51 @@ RUN_KEYS = ("paths", "logger", "trainer", "callbacks", "debug", "hydra")
 """Overrides that say where and how a study runs, and so hold for the runs that make its parts, too."""
 
 
-def run_sweep(config: RunConfig, overrides: Sequence[str], study_hash: str) -> float | None:
+def study_rows(config: RunConfig, overrides: Sequence[str]) -> list[Row]:
+    """List the rows of a configuration's sweep, budgets included; runs are not named yet.
+
+    Args:
+        config: with `sweep.axes`.
+        overrides: those of the command line.
+    Raises:
+        ConfigError: no rows result, or one of them does not compose.
+    """
+    base = row_overrides(overrides)
+    rows = expand(config.sweep)
+    return with_budgets(rows, config.sweep, lambda row: compose([*base, NO_SWEEP, *row.overrides]))
+
+
+def study_hash(config: RunConfig, settings: Mapping[str, Any]) -> str:
+    """Name a study: hash what decides its rows, so that two sweeps over one experiment keep a table each."""
+    sweep = {name: value for name, value in settings["sweep"].items() if name != "baseline"}
+    return config_hash({"run": run_hash(config, settings), "rows": sweep})
+
+
+def row_overrides(overrides: Sequence[str]) -> list[str]:
+    """Return what every row takes over from the command line: all but the choice of the sweep and its settings."""
+    return [override for override in overrides if not override.lstrip("+~").startswith(("sweep=", "sweep."))]
+
+
+def run_sweep(config: RunConfig, overrides: Sequence[str], name: str, jobs: int = 1) -> float | None:
     """Run every row that is not done yet, compare all of them, and return the best score.
 
     Args:
         config: with `sweep.axes`.
         overrides: those of the command line; every row gets them too.
-        study_hash: hash of the study's own configuration, which names its folder.
+        name: from `study_hash`; names the study's folder.
+        jobs: rows that run side by side.
     Raises:
         InternVLLabError: a row failed twice; the others' results stand in `study.csv`.
     """
-    base = [override for override in overrides if not override.lstrip("+~").startswith(("sweep=", "sweep."))]
+    base = row_overrides(overrides)
     experiment = Path(config.paths.output_dir) / config.experiment
-    folder = RunFolder(experiment / f"study-{study_hash}")
+    folder = RunFolder(experiment / f"study-{name}")
     folder.open(config.fresh)
-    rows = expand(config.sweep)
+    rows = study_rows(config, overrides)
     if config.sweep.parts:
-        rows = _with_parts(rows, config.sweep.parts, base, folder.path / "parts")
+        rows = _with_parts(rows, config.sweep.parts, base, folder.path / "parts", jobs)
     rows = [_with_run(row, base) for row in rows]
-    results = _run_rows(rows, base, folder.path, lambda row: experiment / row.key)
+    results = _run_rows(rows, base, folder.path, lambda row: experiment / row.key, jobs)
     paths = write_comparison(results, folder.path, title=config.experiment, baseline=config.sweep.baseline)
     folder.link_latest()
     _log_to_wandb(config, folder.path, results, paths)
@@ -63,7 +93,7 @@ def run_sweep(config: RunConfig, overrides: Sequence[str], study_hash: str) -> f
 
 
 def _run_rows(
-    rows: Sequence[Row], base: Sequence[str], study_dir: Path, run_dir: Callable[[Row], Path]
+    rows: Sequence[Row], base: Sequence[str], study_dir: Path, run_dir: Callable[[Row], Path], jobs: int
 ) -> list[RowResult]:
     """Run rows as this project's own command line."""
     return run_study(
@@ -72,6 +102,8 @@ def _run_rows(
         study_dir,
         run_dir=run_dir,
         revision=git_revision() or "",
+        jobs=jobs,
+        slots=gpu_slots(jobs),
     )
 
 
@@ -83,7 +115,7 @@ def _refuse_failures(results: Sequence[RowResult], study_dir: Path) -> None:
 
 
 def _with_parts(
-    rows: Sequence[Row], parts: Mapping[str, Sequence[str]], base: Sequence[str], study_dir: Path
+    rows: Sequence[Row], parts: Mapping[str, Sequence[str]], base: Sequence[str], study_dir: Path, jobs: int
 ) -> list[Row]:
     """Make the parts that the rows start from, those that are not there yet, and name them in the rows.
 
@@ -91,6 +123,7 @@ def _with_parts(
         parts: part to the overrides of the run that makes it.
         base: of the study; the parts' runs get those that say where and how to run.
         study_dir: gets the table of these runs.
+        jobs: runs side by side.
     Raises:
         InternVLLabError: a part's run failed twice.
     """
@@ -98,7 +131,8 @@ def _with_parts(
     made = {choice: _part_run(choice, parts, here) for row in rows for choice in _choices(row, parts)}
     folders = {choice: _run_folder(run, here) for choice, run in made.items()}
     by_label = {run.label: folders[choice] for choice, run in made.items()}
-    _refuse_failures(_run_rows(list(made.values()), here, study_dir, lambda run: by_label[run.label]), study_dir)
+    results = _run_rows(list(made.values()), here, study_dir, lambda run: by_label[run.label], jobs)
+    _refuse_failures(results, study_dir)
     return [
         replace(row, overrides=(*row.overrides, *(f"init_from.{_part(c)}={folders[c]}" for c in _choices(row, parts))))
         for row in rows
@@ -125,6 +159,16 @@ def _run_folder(run: Row, here: Sequence[str]) -> Path:
     """Return where a run of its own experiment lies."""
     config = compose([*here, NO_SWEEP, *run.overrides])
     return Path(config.paths.output_dir).absolute() / config.experiment / run.key
+
+
+def gpu_slots(jobs: int) -> list[dict[str, str]]:
+    """Deal the machine's GPUs out to rows that run side by side; nothing to deal with fewer GPUs than jobs."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    devices = [str(i) for i in range(torch.cuda.device_count())] if named is None else named.split(",")
+    each = len(devices) // jobs
+    if jobs == 1 or each == 0 or devices == [""]:
+        return [{} for _ in range(jobs)]
+    return [{"CUDA_VISIBLE_DEVICES": ",".join(devices[i * each : (i + 1) * each])} for i in range(jobs)]
 
 
 def _with_run(row: Row, base: Sequence[str]) -> Row:

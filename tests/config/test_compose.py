@@ -98,7 +98,7 @@ def test_a_folder_without_configs_is_refused(tmp_path):
         ("seed.x=1", "unknown key 'seed.x'"),
         (
             "experiment=nope",
-            "unknown choice 'experiment/nope'; choices in experiment: data_filtering, pretrain_grounding",
+            "unknown choice 'experiment/nope'; choices in experiment: data_filtering, dynamic_resolution",
         ),
         (
             "model/vision=nope",

@@ -8,6 +8,7 @@ from internvl_lab.config import (
     RecipeConfig,
     RunConfig,
     StageConfig,
+    SweepConfig,
     TilingConfig,
     ValidationConfig,
     VisionConfig,
@@ -42,6 +43,10 @@ def test_max_steps_per_stage_shortens_and_never_lengthens():
         (lambda: EvaluationConfig(batch_size=0), r"evaluation\.batch_size=0"),
         (lambda: EvaluationConfig(max_new_tokens=0), r"evaluation\.max_new_tokens=0"),
         (lambda: EvaluationConfig(samples_per_task=0), r"evaluation\.samples_per_task=0"),
+        (lambda: EvaluationConfig(jpeg_quality=101), r"evaluation\.jpeg_quality=101"),
+        (lambda: SweepConfig("s", {"seed": [1]}, budget_shares=(0.0,)), r"sweep\.budget_shares=\[0\.0\]"),
+        (lambda: SweepConfig("s", {"seed": [1]}, budget_shares=(1.0,), budget_flops=(1e9,)), "use one"),
+        (lambda: SweepConfig("s", {"seed": [1]}, parts={"vision": ("seed=1",)}), r"sweep\.parts\.vision needs an axis"),
     ],
 )
 def test_impossible_values_name_the_key(make, key):
@@ -58,6 +63,20 @@ def test_tiles_must_be_of_the_encoder_s_size():
     RunConfig(model=model, tiling=TilingConfig(tile_size=112)).check_fit()
     with pytest.raises(ConfigError, match=r"tiling\.tile_size=448 must equal model\.vision\.image_size=112"):
         RunConfig(model=model).check_fit()
+
+
+def test_a_sweep_knows_the_keys_that_its_axes_set():
+    cases = {"a": {"recipe": "x"}, "b": {"++model/vision": "y"}}
+    sweep = SweepConfig("s", {"seed": [1, 2], "encoder": cases}, parts={"vision": ("seed=1",)})
+    assert sweep.keys == {"seed", "recipe", "model/vision"}
+    assert sweep.axes["seed"] == (1, 2)
+
+
+def test_a_shortened_stage_ends_its_schedule_with_it():
+    stage = StageConfig("b", max_steps=100, schedule_steps=1000)
+    config = RunConfig(recipe=RecipeConfig(stages={"b": stage}), max_steps_per_stage=10)
+    assert (config.stages["b"].max_steps, config.stages["b"].schedule_steps) == (10, None)
+    assert RunConfig(recipe=RecipeConfig(stages={"b": stage}), max_steps_per_stage=100).stages["b"] == stage
 
 
 def test_a_run_needs_a_learning_rate():

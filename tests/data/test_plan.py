@@ -206,6 +206,15 @@ def test_official_policy_is_as_pure_as_the_own(make_plan: MakePlan, kit: SimpleN
         assert sizes[:, 0].sum() <= 400 and np.maximum(sizes[:, 1], 1).sum() <= 24
 
 
+def test_single_policy_gives_each_sample_a_pack(make_plan: MakePlan, kit: SimpleNamespace) -> None:
+    plan = make_plan(packing=replace(kit.packing, policy="single"))
+    packs = stream(plan, 100)
+    assert all(len(pack.samples) == 1 for pack in packs)
+    assert plan.packs_in_epoch(0) == 100
+    assert packs == stream(make_plan(packing=replace(kit.packing, policy="single")), 100)
+    assert Counter(pack.epoch for pack in packs)[0] == len({pack.samples for pack in packs if pack.epoch == 0})
+
+
 def test_cost_limit_bounds_the_packs_of_a_block(make_plan: MakePlan, kit: SimpleNamespace) -> None:
     packing = PackingConfig(max_tokens=400, max_tiles=24, block_size=100, group_window=1)
     free, limited = (make_plan(packing=replace(packing, max_cost_ratio=r)) for r in (None, 1.05))

@@ -37,7 +37,27 @@ def test_ambiguous_labels_become_overrides() -> None:
     assert labels({"model/vision": ("mini/x", "full/x")}) == ["model/vision=mini/x", "model/vision=full/x"]
 
 
-@pytest.mark.parametrize("axes", [{"a": ()}, {"a": "text"}])
+def test_cases_set_several_keys_and_name_the_row() -> None:
+    cases = {"scratch": {"recipe": "internvl2_5"}, "reused": {"recipe": "reuse_vit", "++x.y": [1, 2]}}
+    sweep = SweepConfig("s", {"encoder": cases, "seed": (1, 2)}, baseline="scratch, seed=1")
+    rows = expand(sweep)
+    assert [row.label for row in rows] == [
+        "scratch, seed=1",
+        "scratch, seed=2",
+        "reused, seed=1",
+        "reused, seed=2",
+    ]
+    assert rows[2].overrides == ("recipe=reuse_vit", "++x.y=[1,2]", "seed=1")
+    assert sweep.keys == {"recipe", "x.y", "seed"}
+
+
+@pytest.mark.parametrize("cases", [{"a": None}, {"a": "x=1"}, {"a": ["x=1"]}])
+def test_a_case_is_a_group_of_overrides(cases: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"sweep\.axes\.encoder: case 'a' needs a group of overrides"):
+        expand(SweepConfig("s", {"encoder": cases}))
+
+
+@pytest.mark.parametrize("axes", [{"a": ()}, {"a": {}}, {"a": "text"}])
 def test_an_axis_needs_values(axes: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=r"sweep\.axes\.a needs a list"):
         expand(SweepConfig("s", axes))

@@ -11,6 +11,7 @@ import textwrap
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -47,8 +48,9 @@ class Study:
         score = {"small": "0.25", "large": "0.5"}[row.label]
         return [sys.executable, "-c", self.programs[row.label], str(self.run_dir(row)), score]
 
-    def run(self, rows: list[Row] | None = None) -> list:  # type: ignore[type-arg]
-        return run_study(ROWS if rows is None else rows, self.command, self.folder, run_dir=self.run_dir, revision="r1")
+    def run(self, rows: list[Row] | None = None, jobs: int = 1) -> list:  # type: ignore[type-arg]
+        given = (ROWS if rows is None else rows, self.command, self.folder)
+        return run_study(*given, run_dir=self.run_dir, revision="r1", jobs=jobs)
 
     def starts(self, label: str) -> int:
         path = self.folder.parent / "runs" / label / "starts"
@@ -168,22 +170,70 @@ def test_a_stopped_study_lets_the_row_save_first(study: Study, monkeypatch: pyte
         "import signal, time; signal.signal(signal.SIGTERM, lambda *_: ((run / 'saved').write_text('x'), exit(0)))\n"
     )
     study.programs["small"] = WRITE + polite + "(run / 'ready').write_text('x')\ntime.sleep(60)"
-    wait = subprocess.Popen.wait
-    stopped: list[int] = []
 
-    def stop(self: subprocess.Popen, timeout: float | None = None) -> int:  # type: ignore[type-arg]
-        if stopped:
-            return wait(self, timeout)
-        stopped.append(self.pid)
+    def stop(futures: object) -> NoReturn:
         wait_for(study.run_dir(ROWS[0]) / "ready")
         raise SystemExit(0)
 
-    monkeypatch.setattr(subprocess.Popen, "wait", stop)
+    monkeypatch.setattr("internvl_lab.scaling.study.as_completed", stop)
     with pytest.raises(SystemExit):
         study.run()
     assert (study.run_dir(ROWS[0]) / "saved").exists()
-    assert gone(stopped[0])
-    assert study.starts("large") == 0
+    assert gone(int((study.run_dir(ROWS[0]) / "starts").read_text().split()[0]))
+    assert (study.starts("small"), study.starts("large")) == (1, 0)
+    assert read_table(study.folder) == []
+
+
+def test_two_rows_run_side_by_side_and_the_failure_of_one_leaves_the_other(study: Study) -> None:
+    """Each row waits for the other's start, so that neither could end if they ran one after the other."""
+    meet = (
+        "import time\nother = run.parent / {'small': 'large', 'large': 'small'}[run.name] / 'starts'\n"
+        "while not other.exists(): time.sleep(0.02)\n"
+    )
+    study.programs = {"small": WRITE + meet + "raise SystemExit('no memory, sorry')", "large": WRITE + meet + REPORT}
+    results = study.run(jobs=2)
+    assert [(r.label, r.status, r.score) for r in results] == [("small", "failed", None), ("large", "done", 0.5)]
+    assert results[0].error == "exit status 1: no memory, sorry" and not all_done(results)
+    assert (study.starts("small"), study.starts("large")) == (2, 1)
+    assert read_table(study.folder) == results
+
+
+def test_an_interrupt_ends_all_rows_that_run(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    study.programs = dict.fromkeys(study.programs, WRITE + "import time; time.sleep(60)")
+
+    def interrupt(futures: object) -> NoReturn:
+        for row in ROWS:
+            wait_for(study.run_dir(row) / "starts")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("internvl_lab.scaling.study.as_completed", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        study.run(jobs=2)
+    for row in ROWS:
+        assert gone(int((study.run_dir(row) / "starts").read_text().split()[0]))
+        assert study.starts(row.label) == 1, "a stopped row is not tried again"
+
+
+def test_each_place_has_its_own_environment(study: Study) -> None:
+    """Two rows in two places, and then in one, which is free again when the first has ended."""
+    gpu = "score = float(os.environ['GPU'])"
+    study.programs = dict.fromkeys(study.programs, WRITE + gpu + REPORT)
+    slots = [{"GPU": "0.25"}, {"GPU": "0.75"}]
+    results = run_study(ROWS, study.command, study.folder, run_dir=study.run_dir, jobs=2, slots=slots)
+    assert sorted(r.score for r in results if r.score is not None) == [0.25, 0.75]
+    again = run_study(
+        [replace(row, key="again") for row in ROWS],
+        study.command,
+        study.folder,
+        run_dir=study.run_dir,
+        slots=slots[:1],
+    )
+    assert [r.score for r in again] == [0.25, 0.25]
+
+
+def test_no_jobs_are_refused(study: Study) -> None:
+    with pytest.raises(ConfigError, match="jobs=0"):
+        study.run(jobs=0)
 
 
 @pytest.mark.slow

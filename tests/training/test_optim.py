@@ -91,6 +91,13 @@ def test_warm_up_ratio_wins_over_steps() -> None:
     assert learning_rate_factor(0, stage, SchedulerConfig()) == pytest.approx(1 / 4)
 
 
+def test_a_run_may_stop_long_before_its_schedule_ends():
+    stage = StageConfig(max_steps=100, schedule_steps=10_000)
+    last = learning_rate_factor(99, stage, SchedulerConfig())
+    assert 0.999 < last < 1
+    assert last == learning_rate_factor(99, StageConfig(max_steps=10_000), SchedulerConfig())
+
+
 def test_scheduler_state_is_plain_and_restores_the_rate(tiny: ModuleType) -> None:
     stage = tiny.tiny_stage(10)
 

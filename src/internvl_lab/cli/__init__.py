@@ -27,6 +27,7 @@ COMMANDS = {
     "vlmevalkit": "let a checkout of VLMEvalKit evaluate a checkpoint",
     "chat": "ask a trained checkpoint about images",
     "test-time": "draw many answers to each question, vote or re-rank, and plot what it buys",
+    "study": "expand a sweep into rows and run them, side by side and resumably; or say what they would cost",
     "compare": "put runs side by side, from folders, a study's table or W&B",
     "fit": "fit scaling laws to a study, and divide a budget of FLOPs by them",
     "bench": "measure against named peers in one run",

@@ -71,7 +71,8 @@ class PackingConfig:
     group_window: int = 8
     """Steps inside which packs of like cost are put into the same step; 1 = off."""
     policy: str = "pool"
-    """`pool` (close to the lower bound) or `official` (the authors' first-fit, to reproduce their packs)."""
+    """`pool` (close to the lower bound), `official` (the authors' first-fit, to reproduce their packs) or `single` (one
+    sample a pack, to see what packing saves)."""
     max_cost_ratio: float | None = None
     """Limit of a pack's cost, as a multiple of the block's mean pack; null = none. A value such as 1.05 trims the
     slowest ranks of a step for a few more packs; a sample that alone costs more has a pack to itself."""
@@ -79,11 +80,11 @@ class PackingConfig:
     def __post_init__(self) -> None:
         """Refuse empty budgets."""
         at_least(self, "packing", 1, "max_tokens", "max_tiles", "packs_per_step", "block_size", "group_window")
-        if self.policy not in ("pool", "official"):
-            raise ConfigError(f"packing.policy={self.policy!r} must be pool or official")
+        if self.policy not in ("pool", "official", "single"):
+            raise ConfigError(f"packing.policy={self.policy!r} must be pool, official or single")
         if self.max_cost_ratio is not None and not (self.max_cost_ratio > 0 and self.policy == "pool"):
             raise ConfigError(
-                f"packing.max_cost_ratio={self.max_cost_ratio} must be positive, and null for policy=official"
+                f"packing.max_cost_ratio={self.max_cost_ratio} must be positive, and null for policy=official, single"
             )
 
 

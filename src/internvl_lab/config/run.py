@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,6 +13,7 @@ from internvl_lab.config.data import DataConfig, PackingConfig, TilingConfig, ch
 from internvl_lab.config.model import InitConfig, ModelConfig
 from internvl_lab.config.probe import ProbeConfig
 from internvl_lab.config.stage import OptimizerConfig, RecipeConfig, SchedulerConfig, StageConfig
+from internvl_lab.config.test_time import TestTimeConfig
 from internvl_lab.errors import ConfigError
 
 MAX_SEED = 2**32 - 1
@@ -32,11 +35,15 @@ class EvaluationConfig:
     max_new_tokens: int = 48
     temperature: float = 0.0
     """0 = greedy; above, answers are drawn, each from a seed of its own question."""
+    jpeg_quality: int | None = None
+    """Score a further time on pictures recompressed at this JPEG quality (1 to 100); null = not."""
 
     def __post_init__(self) -> None:
         """Refuse empty batches and answers."""
         at_least(self, "evaluation", 1, "batch_size", "max_new_tokens", "samples_per_task")
         at_least(self, "evaluation", 0, "temperature")
+        if self.jpeg_quality is not None and not 1 <= self.jpeg_quality <= 100:
+            raise ConfigError(f"evaluation.jpeg_quality={self.jpeg_quality} must lie in 1..100")
 
 
 @dataclass(frozen=True)
@@ -83,18 +90,39 @@ class SweepConfig:
     """Expand one experiment into the rows of a study."""
 
     name: str = ""
-    axes: dict[str, tuple[Any, ...]] = field(default_factory=dict)
-    """Override key to its values; rows are their product, in order."""
+    axes: dict[str, Any] = field(default_factory=dict)
+    """Override key to the list of its values, or a name to cases that set several keys at once
+    (`{label: {key: value}}`); rows are their product, in order."""
+    choices: dict[str, Any] = field(default_factory=dict)
+    """What an axis may pick by the scale's name: `${sweep.choices.${scale.name}}`."""
+    budget_shares: tuple[float, ...] = ()
+    """Further axis: shares of its steps, and so of its tokens, that each stage trains for."""
+    budget_flops: tuple[float, ...] = ()
+    """Further axis: training FLOPs that a row spends; its stages keep their proportions."""
     baseline: str | None = None
     """Label of the row the others are compared with; null = the first."""
     parts: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Part to the overrides of the run that makes its weights, for every choice of `model/<part>` among the rows."""
 
     def __post_init__(self) -> None:
-        """Refuse parts that no axis chooses."""
+        """Refuse parts that no axis chooses, budgets that train nothing, and two kinds of them."""
+        axes = {axis: tuple(values) if isinstance(values, list) else values for axis, values in self.axes.items()}
+        object.__setattr__(self, "axes", axes)
         for part in self.parts:
-            if f"model/{part}" not in self.axes:
+            if f"model/{part}" not in self.keys:
                 raise ConfigError(f"sweep.parts.{part} needs an axis model/{part}, which chooses the part")
+        for name in ("budget_shares", "budget_flops"):
+            if any(not 0 < value < math.inf for value in getattr(self, name)):
+                raise ConfigError(f"sweep.{name}={list(getattr(self, name))} must be above 0")
+        if self.budget_shares and self.budget_flops:
+            raise ConfigError("sweep.budget_shares and sweep.budget_flops both set the steps of a row: use one")
+
+    @property
+    def keys(self) -> frozenset[str]:
+        """Return the override keys that the axes set."""
+        cases = [case for values in self.axes.values() if isinstance(values, Mapping) for case in values.values()]
+        alone = [axis for axis, values in self.axes.items() if not isinstance(values, Mapping)]
+        return frozenset(key.lstrip("+~") for key in [*alone, *(key for case in cases for key in case or ())])
 
 
 @dataclass(frozen=True)
@@ -131,6 +159,8 @@ class RunConfig:
     """When set, only this stage runs instead of the recipe."""
     probe: ProbeConfig | None = None
     """When set, encoders are probed and no stage runs."""
+    test_time: TestTimeConfig | None = None
+    """When set, checkpoints answer many times and no stage runs; `out` becomes the run folder."""
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     sweep: SweepConfig = field(default_factory=SweepConfig)
     """With axes, `train.py` hands over to the study: one run a row."""
@@ -185,4 +215,9 @@ class RunConfig:
         stages = {self.stage.name: self.stage} if self.stage is not None else dict(self.recipe.stages)
         if self.max_steps_per_stage is None:
             return stages
-        return {name: replace(s, max_steps=min(s.max_steps, self.max_steps_per_stage)) for name, s in stages.items()}
+        return {name: _shortened(stage, self.max_steps_per_stage) for name, stage in stages.items()}
+
+
+def _shortened(stage: StageConfig, limit: int) -> StageConfig:
+    """Stop a stage after `limit` steps, its schedule included."""
+    return stage if stage.max_steps <= limit else replace(stage, max_steps=limit, schedule_steps=None)

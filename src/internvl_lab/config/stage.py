@@ -50,6 +50,8 @@ class StageConfig:
     mixture: str = "pretrain"
     """Key in `data.mixtures`."""
     max_steps: int = 1000
+    schedule_steps: int | None = None
+    """Step at which the schedule of the rate ends: above `max_steps` for a run that stops early; null = `max_steps`."""
     learning_rate: float = 2e-4
     warmup_steps: int = 0
     """Linear warm-up in optimizer steps; used when `warmup_ratio` is null."""
@@ -84,7 +86,7 @@ class StageConfig:
                 "adapters need a frozen part"
             )
         prefix = f"stage {self.name}: stage"
-        at_least(self, prefix, 1, "max_steps", "packs_per_step", "checkpoint_every")
+        at_least(self, prefix, 1, "max_steps", "schedule_steps", "packs_per_step", "checkpoint_every")
         at_least(self, prefix, 0, "learning_rate", "warmup_steps", "weight_decay")
         share(self, prefix, "warmup_ratio")
         share(self, prefix, "drop_path_rate", below_one=True)

@@ -252,6 +252,8 @@ class Plan:
         rng = np.random.default_rng([self.seed, epoch, block, _BLOCK_STREAM])
         sizes = self._sizes(rows, epoch)
         needs = *sizes, self.packing.max_tokens, self.packing.max_tiles
+        if self.packing.policy == "single":
+            return [rows[i : i + 1] for i in rng.permutation(len(rows))]
         if self.packing.policy == "official":
             packs = pack_first_fit(*needs, rng)
         elif self.packing.max_cost_ratio is None:

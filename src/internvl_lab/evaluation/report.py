@@ -89,7 +89,17 @@ def _render_scores(result: EvaluationResult) -> str:
         "Greedy answers to held-out questions; `blind` is the same model on the same prompts with every tile replaced "
         "by mid-grey, so `gain` is what the pictures contribute. The mean is unweighted."
     )
-    return markdown_table(("task", "metric", "score", "blind", "gain", "n"), rows) + f"\n\n{note}"
+    table = markdown_table(("task", "metric", "score", "blind", "gain", "n"), rows) + f"\n\n{note}"
+    return table if result.recompressed is None else f"{table}\n\n{_render_recompressed(result, result.recompressed)}"
+
+
+def _render_recompressed(result: EvaluationResult, again: EvaluationResult) -> str:
+    """Render what recompressing the pictures costs each task."""
+    pairs = [("**mean over tasks**", result.score, again.score)]
+    pairs += [(task.name, task.score, other.score) for task, other in zip(result.tasks, again.tasks, strict=True)]
+    rows = [(name, f"{clean:.3f}", f"{jpeg:.3f}", f"{jpeg - clean:+.3f}") for name, clean, jpeg in pairs]
+    head = f"## Pictures recompressed at JPEG quality {again.settings['jpeg_quality']}"
+    return f"{head}\n\n{markdown_table(('task', 'as they are', 'recompressed', 'difference'), rows)}"
 
 
 def _render_skipped(result: EvaluationResult) -> str:

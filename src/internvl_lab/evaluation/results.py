@@ -96,6 +96,8 @@ class EvaluationResult:
     tasks: tuple[TaskResult, ...]
     settings: Mapping[str, Any] = field(default_factory=dict)
     examples: tuple[Example, ...] = ()
+    recompressed: EvaluationResult | None = None
+    """The same on recompressed pictures, where `evaluation.jpeg_quality` asks for it."""
 
     @property
     def score(self) -> float:
@@ -120,11 +122,18 @@ class EvaluationResult:
         return looping_share(p.prediction for task in self.tasks for p in task.answered)
 
     def metrics(self) -> dict[str, Any]:
-        """Return {"overall": {"score", "blind", "n"}, "tasks": {name: the same}, "looping": {"overall", name: ...}}."""
+        """Return {"overall": {"score", "blind", "n"}, "tasks": {name: the same}, "looping": {"overall", name: ...}}.
+
+        With recompressed pictures also {"recompressed": {"quality", "overall", "tasks"}}.
+        """
         rows: dict[str, TaskResult] = {task.name: task for task in self.tasks}
         looping = {"overall": self.looping, **{name: task.looping for name, task in rows.items()}}
         scores = {name: _scores(task) for name, task in rows.items()}
-        return {"overall": _scores(self), "tasks": scores, "looping": looping}
+        metrics = {"overall": _scores(self), "tasks": scores, "looping": looping}
+        if (again := self.recompressed) is not None:
+            shown = {name: value for name, value in again.metrics().items() if name in ("overall", "tasks")}
+            metrics["recompressed"] = {"quality": again.settings["jpeg_quality"], **shown}
+        return metrics
 
 
 def _scores(result: TaskResult | EvaluationResult) -> dict[str, float | int | None]:

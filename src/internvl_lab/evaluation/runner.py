@@ -21,6 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from internvl_lab.config import EvaluationConfig, SamplingConfig, TilingConfig
 from internvl_lab.errors import ConfigError, SampleError
+from internvl_lab.evaluation.recompression import recompressed
 from internvl_lab.evaluation.results import EvaluationResult, Example, Prediction, PredictionStore, TaskResult
 from internvl_lab.evaluation.tasks import Question, Task, read_tasks
 from internvl_lab.inference.generation import Generator, Prompt
@@ -50,7 +51,8 @@ def evaluate(
         model: used on its own device and in its own dtype; its training mode is restored.
         template, tiling: those of training.
         shards_dir: held-out shards whose records carry `task` and `answer`.
-        cfg: tasks, limits, and whether a blind run (every tile mid-grey) is scored beside.
+        cfg: tasks, limits, and whether a blind run (every tile mid-grey) is scored beside; with `jpeg_quality`, its
+            pictures are recompressed first.
         predictions_dir: where finished tasks are kept; a second call with the same weights and settings reuses them.
         progress: show a bar on the terminal.
     Raises:
@@ -58,6 +60,8 @@ def evaluate(
         ShardError: no shards, or a broken one.
     """
     tasks, index = read_tasks(shards_dir, template, cfg.tasks, cfg.samples_per_task)
+    if cfg.jpeg_quality is not None:
+        tasks = [recompressed(task, cfg.jpeg_quality) for task in tasks]
     settings = {
         "weights": weights_fingerprint(model),
         "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
@@ -68,6 +72,7 @@ def evaluate(
         "max_new_tokens": cfg.max_new_tokens,
         "samples_per_task": cfg.samples_per_task,
         "blind": cfg.blind,
+        **({} if cfg.jpeg_quality is None else {"jpeg_quality": cfg.jpeg_quality}),
     }
     store = PredictionStore(predictions_dir, settings)
     generator = Generator(model, template, cfg.max_new_tokens, cfg.batch_size)

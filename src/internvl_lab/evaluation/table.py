@@ -25,6 +25,9 @@ def score_table(result: EvaluationResult) -> Table:
         table.add_row(task.name, METRIC_NAMES.get(task.metric, task.metric), *score_cells(task))
     table.add_section()
     table.add_row("mean", "over tasks", *score_cells(result), style="bold")
+    if (again := result.recompressed) is not None:
+        quality = again.settings["jpeg_quality"]
+        table.add_row("mean", f"over tasks, JPEG {quality}", *score_cells(again), style="bold")
     return table
 
 

@@ -1,5 +1,6 @@
 """Studies: rows from a sweep, what they will cost, one process a row, one table; laws and comparisons of any runs."""
 
+from internvl_lab.scaling.budgets import run_flops, stage_flops, with_budgets
 from internvl_lab.scaling.compare import push, write_comparison, write_runs
 from internvl_lab.scaling.compare_table import comparison_table
 from internvl_lab.scaling.cost import Cost, plan_row
@@ -32,7 +33,10 @@ __all__ = [
     "push",
     "read_runs",
     "read_table",
+    "run_flops",
     "run_study",
+    "stage_flops",
+    "with_budgets",
     "write_comparison",
     "write_runs",
     "write_table",

@@ -117,4 +117,5 @@ COLUMNS = (
     Column("train s", _plain("train_s", ".0f"), narrow=False),
     Column("seed", _plain("seed", ".0f"), narrow=False),
     Column("loops", _plain("looping", ".3f")),
+    Column("JPEG", _plain("recompressed", ".3f")),
 )

@@ -2,14 +2,14 @@
 
 ::
 
-    SweepConfig.axes {override key: values} ─ product ─> Row(label, overrides) ... one run each
+    SweepConfig.axes {override key: values} ─ product ─> Row(label, overrides) ─ scaling.budgets ─> Row ... one run each
 """
 
 from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -47,25 +47,47 @@ class Row:
 def expand(sweep: SweepConfig) -> list[Row]:
     """List the rows of a sweep: the product of its axes, the last axis running fastest.
 
-    A row is labelled by the ends of its values' names (`internvit_6b`), numbers with their key (`max_tiles=6`);
-    by whole overrides where that is ambiguous.
+    A row is labelled by the ends of its values' names (`internvit_6b`), numbers with their key (`max_tiles=6`), cases
+    by their labels; by whole overrides where that is ambiguous.
 
     Raises:
         ConfigError: no axes, an axis without values, equal rows, or a baseline that is no row.
     """
     if not sweep.axes:
         raise ConfigError(f"sweep {sweep.name or 'none'} has no axes: there is no study to run")
-    for axis, values in sweep.axes.items():
-        if isinstance(values, str) or not values:
-            raise ConfigError(f"sweep.axes.{axis} needs a list of values")
-    combinations = [tuple(zip(sweep.axes, values, strict=True)) for values in product(*sweep.axes.values())]
-    rows = [Row(", ".join(_label(*pair) for pair in pairs), _overrides(pairs)) for pairs in combinations]
+    rows = [Row(", ".join(c.label for c in chosen), _joined(chosen)) for chosen in _products(sweep)]
     if len({row.slug for row in rows}) < len(rows):
         rows = [Row(" ".join(row.overrides), row.overrides) for row in rows]
     if len({row.slug for row in rows}) < len(rows):
         raise ConfigError(f"sweep {sweep.name}: two rows are the same; the values of each axis must differ")
-    find_baseline(rows, sweep.baseline)
+    if not (sweep.budget_shares or sweep.budget_flops):  # else `with_budgets` gives the rows their last labels
+        find_baseline(rows, sweep.baseline)
     return rows
+
+
+def _products(sweep: SweepConfig) -> Iterator[tuple[Row, ...]]:
+    """Yield each combination of the axes' values, every value as a row of its own."""
+    return product(*(_values(axis, values) for axis, values in sweep.axes.items()))
+
+
+def _joined(rows: Sequence[Row]) -> tuple[str, ...]:
+    return tuple(override for row in rows for override in row.overrides)
+
+
+def _values(axis: str, values: Any) -> list[Row]:
+    """List the values of an axis, each as a row that sets nothing else.
+
+    Raises:
+        ConfigError: neither a list of values nor a mapping of cases, or nothing in it.
+    """
+    if not values or not isinstance(values, (tuple, list, Mapping)):
+        raise ConfigError(f"sweep.axes.{axis} needs a list of values")
+    if not isinstance(values, Mapping):
+        return [Row(_label(axis, value), _overrides([(axis, value)])) for value in values]
+    for label, case in values.items():
+        if not isinstance(case, Mapping):
+            raise ConfigError(f"sweep.axes.{axis}: case {label!r} needs a group of overrides, such as {{seed: 1}}")
+    return [Row(str(label), _overrides(list(case.items()))) for label, case in values.items()]
 
 
 def find_baseline(rows: Sequence[Row], label: str | None) -> Row:

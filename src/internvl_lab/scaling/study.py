@@ -18,10 +18,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path
+from queue import SimpleQueue
+from typing import IO
 
 from internvl_lab.errors import ConfigError, InternVLLabError
 from internvl_lab.scaling.rows import Row
@@ -51,8 +55,10 @@ def run_study(
     run_dir: Callable[[Row], Path],
     revision: str = "",
     env: Mapping[str, str] | None = None,
+    jobs: int = 1,
+    slots: Sequence[Mapping[str, str]] = (),
 ) -> list[RowResult]:
-    """Run all rows that are not done, one after the other.
+    """Run all rows that are not done, `jobs` at a time, in order.
 
     Args:
         rows: from `expand`; labels are unique.
@@ -61,27 +67,66 @@ def run_study(
         run_dir: where a row's run leaves `finished.json` and `metrics.csv`.
         revision: code revision noted beside each row that runs now.
         env: environment of the runs; None = this process's.
+        jobs: rows that run side by side, at least 1.
+        slots: what each of the `jobs` places adds to the environment, such as its own GPUs; empty = nothing.
     Returns:
         One result a row, in order; `all_done` says whether the study succeeded.
     Raises:
-        ConfigError: another process runs this study.
+        ConfigError: another process runs this study, or `jobs` is below 1.
     """
+    if jobs < 1:
+        raise ConfigError(f"jobs={jobs} must be at least 1")
     study_dir.mkdir(parents=True, exist_ok=True)
     with _only_process(study_dir):
         known = read_table(study_dir)
         results = [next((r for r in known if r.belongs_to(row)), RowResult.pending(row)) for row in rows]
-        for number, row in enumerate(rows):
-            title = f"row {number + 1}/{len(rows)} {row.label}"
-            if results[number].status == DONE:
-                logger.info("%s: done before%s", title, _scored(results[number]))
-                continue
-            logger.info("%s: runs, log in %s", title, _log_path(study_dir, row))
-            started = replace(RowResult.pending(row), revision=revision)
-            results[number] = _run_row(row, started, command(row), run_dir(row), _log_path(study_dir, row), env)
-            write_table(study_dir, results)
-            logger.info("%s: %s", title, _outcome(results[number]))
+        titles = [f"row {number}/{len(rows)} {row.label}" for number, row in enumerate(rows, 1)]
+        processes, lock = _Processes(os.environ if env is None else env, slots or [{}] * jobs), threading.Lock()
+
+        def work(number: int) -> None:
+            """Run one row to its end, and keep what came of it."""
+            row, log = rows[number], _log_path(study_dir, rows[number])
+            logger.info("%s: runs, log in %s", titles[number], log)
+            started = replace(results[number], revision=revision)
+            result = _run_row(row, started, command(row), run_dir(row), log, processes)
+            with lock:
+                if processes.stopping:
+                    return  # cut short, not failed
+                results[number] = result
+                write_table(study_dir, results)
+                logger.info("%s: %s", titles[number], _outcome(result))
+
+        _run_side_by_side(work, _to_do(rows, results, titles), jobs, processes)
         write_table(study_dir, results)
     return results
+
+
+def _to_do(rows: Sequence[Row], results: list[RowResult], titles: Sequence[str]) -> list[int]:
+    """List the rows that have to run, and forget what they left before."""
+    numbers = []
+    for number, row in enumerate(rows):
+        if results[number].status == DONE:
+            logger.info("%s: done before%s", titles[number], _scored(results[number]))
+        else:
+            results[number] = RowResult.pending(row)
+            numbers.append(number)
+    return numbers
+
+
+def _run_side_by_side(work: Callable[[int], None], numbers: Sequence[int], jobs: int, processes: _Processes) -> None:
+    """Run rows in `jobs` threads, which only wait for their processes.
+
+    Whatever interrupts this (Ctrl-C, SystemExit) ends all processes first; a stop by signal lets them save their step.
+    """
+    with ThreadPoolExecutor(jobs, thread_name_prefix="row") as pool:
+        futures = [pool.submit(work, number) for number in numbers]
+        try:
+            for future in as_completed(futures):
+                future.result()
+        except BaseException as reason:
+            pool.shutdown(wait=False, cancel_futures=True)
+            processes.stop(STOP_S if isinstance(reason, SystemExit) else 0.0)
+            raise
 
 
 def all_done(results: Sequence[RowResult]) -> bool:
@@ -90,13 +135,13 @@ def all_done(results: Sequence[RowResult]) -> bool:
 
 
 def _run_row(
-    row: Row, result: RowResult, command: list[str], run_dir: Path, log: Path, env: Mapping[str, str] | None
+    row: Row, result: RowResult, command: list[str], run_dir: Path, log: Path, processes: _Processes
 ) -> RowResult:
     """Run one row, a second time if it fails."""
     for attempt in range(1, MAX_ATTEMPTS + 1):
         result = replace(result, attempts=attempt, run_dir=str(run_dir))
         try:
-            status = _run_process(command, log, env)
+            status = processes.run(command, log)
             if status != 0:
                 raise InternVLLabError(f"exit status {status}: {_last_line(log)}")
             return read_run(result, run_dir)
@@ -104,37 +149,90 @@ def _run_row(
             reason = " ".join(str(error).split())[:LONGEST_ERROR]
             result = replace(result, status=FAILED, error=reason)
             logger.warning("%s: attempt %d of %d failed: %s", row.label, attempt, MAX_ATTEMPTS, reason)
+        if processes.stopping:
+            break
     return result
 
 
-def _run_process(command: list[str], log: Path, env: Mapping[str, str] | None) -> int:
-    """Run a command in its own session, its output appended to a log; return its exit status.
+class _Processes:
+    """Run commands in sessions of their own, from several threads, and end them all when the study is stopped.
 
-    Whatever ends this process's wait (Ctrl-C, SystemExit) ends the whole process group; a stop by signal is passed on.
+    Args:
+        env: their environment.
+        slots: what each place adds to it; no two commands hold one place at once.
     """
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as output:
-        output.write(f"\n# {time.strftime('%Y-%m-%d %H:%M:%S')} {' '.join(command)}\n".encode())
-        output.flush()
-        process = subprocess.Popen(
-            _dying_with_parent(command),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            env=None if env is None else dict(env),
-        )
+
+    def __init__(self, env: Mapping[str, str], slots: Sequence[Mapping[str, str]]) -> None:
+        self.env = dict(env)
+        self.stopping = False
+        self._slots: SimpleQueue[Mapping[str, str]] = SimpleQueue()
+        for slot in slots:
+            self._slots.put(slot)
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._lock = threading.Lock()
+
+    def run(self, command: list[str], log: Path) -> int:
+        """Run a command to its end, its output appended to a log; return its exit status.
+
+        Whatever ends the wait ends the whole process group.
+
+        Raises:
+            InternVLLabError: the study is being stopped.
+        """
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as output:
+            output.write(f"\n# {time.strftime('%Y-%m-%d %H:%M:%S')} {' '.join(command)}\n".encode())
+            output.flush()
+            slot = self._slots.get()
+            try:
+                return self._wait(self._start(command, output, slot))
+            finally:
+                self._slots.put(slot)
+
+    def _wait(self, process: subprocess.Popen[bytes]) -> int:
+        """Wait for the end of a process, and of whatever it started."""
         try:
             return process.wait()
-        except SystemExit:  # a signal asked the study to stop: the row saves its step first
-            process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(STOP_S)
-            raise
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            _kill_group(process)
+            with self._lock:
+                self._running.discard(process)
+
+    def _start(self, command: list[str], output: IO[bytes], slot: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        """Start a command, unless `stop` was called."""
+        with self._lock:
+            if self.stopping:
+                raise InternVLLabError("the study was stopped")
+            process = subprocess.Popen(
+                _dying_with_parent(command),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env=self.env | dict(slot),
+            )
+            self._running.add(process)
+            return process
+
+    def stop(self, patience_s: float) -> None:
+        """Start nothing more, and end all that runs; asked first, where there is patience, to save its step."""
+        with self._lock:
+            self.stopping = True
+            running = list(self._running)
+        for process in running if patience_s else ():
+            process.terminate()
+        deadline = time.monotonic() + patience_s
+        for process in running:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, deadline - time.monotonic()))
+            _kill_group(process)
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    """End a process and whatever it started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def _dying_with_parent(command: list[str]) -> list[str]:

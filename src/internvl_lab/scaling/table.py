@@ -46,6 +46,8 @@ class RowResult:
     n: int | None = None
     looping: float | None = None
     """Share of answers that loop."""
+    recompressed: float | None = None
+    """Score on recompressed pictures."""
     train_s: float | None = None
     final_loss: float | None = None
     """Mean training loss over the last logged steps."""
@@ -116,6 +118,7 @@ def _with_scores(result: RowResult, metrics: Mapping[str, Any]) -> RowResult:
         standard_error=standard_error(tasks),
         n=overall["n"],
         looping=metrics.get("looping", {}).get("overall"),
+        recompressed=metrics.get("recompressed", {}).get("overall", {}).get("score"),
         tasks={name: task["score"] for name, task in tasks.items()},
     )
 
@@ -132,7 +135,7 @@ def standard_error(tasks: Mapping[str, Mapping[str, Any]]) -> float:
 
 _TEXT = ("label", "overrides", "key", "status", "error", "run_dir", "revision")
 _LATER_COUNTS = ("params_vision", "params_language", "tokens", "samples", "tiles", "seed")
-_NEWER = {"looping", "val_loss", "flops", *_LATER_COUNTS}
+_NEWER = {"looping", "recompressed", "val_loss", "flops", *_LATER_COUNTS}
 """Columns that tables of earlier versions lack."""
 _WHOLE = ("attempts", "n", "params", *_LATER_COUNTS)
 _COLUMNS = tuple(f.name for f in fields(RowResult) if f.name != "tasks")

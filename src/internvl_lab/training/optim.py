@@ -54,18 +54,19 @@ def learning_rate_factor(step: int, stage: StageConfig, config: SchedulerConfig)
 
     Args:
         step: optimizer step, counted from 0.
-        stage: gives `max_steps` and the warm-up.
+        stage: gives the warm-up and where the schedule ends: `schedule_steps`, else `max_steps`.
         config: shape and floor.
 
     Returns:
         Linear from 1 / (warm-up + 1) up to 1 at step = warm-up (no step is wasted at rate 0), then the shape
-        down towards `min_ratio`, which it would reach at step = max_steps.
+        down towards `min_ratio`, which it would reach at the schedule's end.
     Source: transformers' get_cosine_schedule_with_warmup, but for the first step's rate, which is 0 there.
     """
     warmup = stage.num_warmup_steps
     if step < warmup:
         return (step + 1) / (warmup + 1)
-    progress = min(1.0, (step - warmup) / max(1, stage.max_steps - warmup))
+    last = stage.max_steps if stage.schedule_steps is None else stage.schedule_steps
+    progress = min(1.0, (step - warmup) / max(1, last - warmup))
     shape = {"cosine": 0.5 * (1 + math.cos(math.pi * progress)), "linear": 1 - progress, "constant": 1.0}[config.name]
     return config.min_ratio + (1 - config.min_ratio) * shape
 
