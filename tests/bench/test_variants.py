@@ -3,17 +3,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo.testing import CompileCounter
 
+from internvl_lab.bench import variants as bench
 from internvl_lab.bench.samples import WORKLOADS, draw_samples, pack_samples
 from internvl_lab.bench.setting import StepSetting
 from internvl_lab.bench.timing import CpuClock, clock_for
 from internvl_lab.bench.variants import Variant, build_variants
 from internvl_lab.config import LoraConfig, StageConfig
-from internvl_lab.models import is_adapter
+from internvl_lab.models import compile_layers, is_adapter
 from internvl_lab.training.freezing import describe_parts
 
 TINY = WORKLOADS["tiny"]
@@ -182,10 +185,15 @@ def test_a_variant_that_fits_nowhere_says_so_and_leaves_no_gradient() -> None:
     assert all(p.grad is None for p in padded.model.parameters())
 
 
-@pytest.mark.slow
-def test_compiled_layers_compute_the_same() -> None:
+def test_only_ours_is_compiled_and_computes_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    counter = CompileCounter()  # inductor would take a minute here
+    monkeypatch.setattr(bench, "compile_layers", partial(compile_layers, backend=counter))
     plain, compiled = (build(compiled=on)["ours"] for on in (False, True))
+    built = build(compiled=True)
+    assert built["padded"].settle(CpuClock())
+    assert counter.frame_count == 0
     assert compiled.settle(CpuClock())
+    assert counter.frame_count > 0
     assert float(compiled.run_pass()) == pytest.approx(float(plain.run_pass()), abs=1e-5)
 
 
