@@ -18,8 +18,9 @@ Measured on 120 samples of the workload of research/data_pipeline, 448 px tiles,
 second, indexing included, where indexed shards give 306 to 323. Its 20 000 sizes need 2914 packs of 16384 tokens and 48
 tiles in windows of 1000 samples, 2898 in blocks of 8192; the lower bound is 2890.
 
-The stream does not end: a reader that has read its part begins its next epoch. So every rank gets as many packs as the
-stage has steps, and none waits for another for ever.
+The stream does not end: a reader that has read its part begins its next epoch, for which tars are dealt out anew. So
+every rank gets as many packs as the stage has steps, and none waits for another for ever; where parts are unequal,
+readers are some epochs apart.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from internvl_lab.data.spool import Spool
 from internvl_lab.data.tar_stream import read_tar
 
 WINDOW_BYTES = 256 * 10**6
-"""Most bytes of a window, in the temporary folder of each worker: some 1000 samples with a photo each."""
+"""Most bytes of a window, some 1000 samples with a photo each; they lie in TMPDIR, one window a worker."""
 
 
 @dataclass(frozen=True)

@@ -73,10 +73,10 @@ def read_tar(url: str, faults: list[Problem]) -> Iterator[tuple[str, dict[str, b
     name = f"{SCHEME}:{id(stream)}"
     _streams[name] = stream
     gopen_schemes[SCHEME] = lambda name, *_: _streams.pop(name)
-    splitters: dict[str, Any] = {"shardshuffle": False, "nodesplitter": None, "workersplitter": None}
+    plain: dict[str, Any] = {"shardshuffle": False, "nodesplitter": None, "workersplitter": None, "seed": 0}
     empty = True
     try:
-        for sample in wds.WebDataset([name], handler=keep_first, empty_check=False, **splitters):
+        for sample in wds.WebDataset([name], handler=keep_first, empty_check=False, **plain):
             empty = False
             yield sample["__key__"], {name: data for name, data in sample.items() if not name.startswith("__")}
         stream.finish()
