@@ -83,6 +83,20 @@ def test_cumulative_counters_are_defined_as_axes(run_dir: Path) -> None:
     assert [c["step_metric"] for c in defined if c.get("glob_name") == "*"] == ["trainer/global_step"]
 
 
+def test_scores_are_drawn_over_a_counter(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    defined: dict[str, str] = {}
+
+    class Experiment:
+        def define_metric(self, key: str, step_metric: str) -> None:
+            defined[key] = step_metric
+
+    monkeypatch.setattr(WandbLog, "experiment", Experiment())
+    log = build_wandb(run_dir, {"mode": "offline"}, {})
+    assert log is not None
+    log.draw_over(["val/score", "val/ocr/score"], "tokens")
+    assert defined == {"val/score": "tokens", "val/ocr/score": "tokens"}
+
+
 @pytest.mark.slow
 def test_nothing_is_written_outside_the_run_folder(run_dir: Path, tmp_path: Path) -> None:
     """In a process of its own, because wandb reads its folders from the environment once."""

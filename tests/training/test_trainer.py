@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from types import ModuleType
 
+import lightning as L
 import pytest
 
 from internvl_lab.config import CallbacksConfig
 from internvl_lab.errors import ConfigError
-from internvl_lab.training import StopSignals, accumulation_of, build_callbacks, loop_settings
+from internvl_lab.training import StopSignals, accumulation_of, add_monitors, build_callbacks, loop_settings
 
 
 def test_accumulation_shares_the_packs_out() -> None:
@@ -63,3 +64,12 @@ def test_monitors_come_before_the_writer_then_the_checkpoint_then_stopping(tiny:
         type(callback).__name__ for callback in build_callbacks(stage, tiny.PACKING, tmp_path, tmp_path, settings=off)
     }
     assert not {"Journal", "StageProgressBar", "Watchdog", "StopOnRequest"} & bare
+
+
+def test_further_monitors_come_between_the_clock_and_the_writer(tiny: ModuleType, tmp_path: Path) -> None:
+    quiet = CallbacksConfig(progress_bar=False)
+    monitor = L.Callback()
+    callbacks = build_callbacks(tiny.tiny_stage(9), tiny.PACKING, tmp_path, tmp_path, settings=quiet)
+    names = [type(callback).__name__ for callback in add_monitors(callbacks, [monitor])]
+    assert names.index("ThroughputMonitor") < names.index("Callback") == names.index("MetricsWriter") - 1
+    assert add_monitors(callbacks, []) == callbacks
