@@ -5,8 +5,9 @@ import pytest
 from rich.console import Console
 
 from internvl_lab.config.compose import compose, compose_raw, plain, typed_config
+from internvl_lab.data import load_or_build_index
 from internvl_lab.errors import ConfigError
-from internvl_lab.prepare import miniworld_root, run_hash, with_shards
+from internvl_lab.prepare import build_template, miniworld_root, run_hash, with_shards
 from internvl_lab.run import Invocation, run
 from internvl_lab.run_plan import pack_means, plan_study, show_plan
 
@@ -87,10 +88,6 @@ def test_packs_are_measured_once_the_data_are_there_and_indexed(tmp_path):
     assert pack_means(config) == {}
     located = with_shards(config)
     assert pack_means(config) == {}  # generated, not indexed
-    from internvl_lab.data import load_or_build_index
-    from internvl_lab.errors import ConfigError
-from internvl_lab.prepare import build_template
-
     load_or_build_index(located.data.mixtures["pretrain"]["pretrain"].shards, build_template(config))
     assert set(pack_means(config)) == {"stage1", "stage1_5"}
     assert miniworld_root(config.data.miniworld, str(tmp_path)).is_dir()

@@ -158,13 +158,14 @@ def _layer(block: Block, flow: Flow, entry: float, shares_entry: bool) -> Block:
     values = dict(vars(block), is_layer=True)
     if not flow.reached:
         return Block(**values | {"saved": 0.0, "backward": 0.0})
-    if not flow.recomputes:
+    if not flow.recomputes:  # autocast's copies are among what is kept, and most of what the forward pass needs too
         return Block(**values | {"forward": entry, "cached": 0.0})
     recomputed = block.saved - (entry if shares_entry else 0)
     return Block(**values | {"saved": entry, "recomputed": recomputed})
 
 
 def _vision_embedding(config: ModelConfig, use: PackUse, n: Numerics, flow: Flow) -> Block:
+    """Keep the normalised pixels, the input of the convolution."""
     vision = config.vision
     width, pixels = vision.hidden_size, 3 * vision.image_size**2
     patches = (vision.image_size // vision.patch_size) ** 2
@@ -182,6 +183,10 @@ def _vision_embedding(config: ModelConfig, use: PackUse, n: Numerics, flow: Flow
 
 
 def _vision_layer(config: ModelConfig, use: PackUse, n: Numerics, flow: Flow) -> Block:
+    """Keep two norms, the shared input of q, k and v, (their norms), q, k, v, out, the MLP, two scaled branches.
+
+    The forward pass is fullest inside the MLP (three widths of the stream, both sides of GELU), the backward pass too.
+    """
     vision = config.vision
     width, wide = vision.hidden_size, vision.intermediate_size
     rows = use.tiles * ((vision.image_size // vision.patch_size) ** 2 + 1)
@@ -213,10 +218,11 @@ def _vision_layer(config: ModelConfig, use: PackUse, n: Numerics, flow: Flow) ->
         + (width * wide * n.weight if flow.trains else 0),
         cached=copies if flow.trains else 0.0,
     )
-    return _layer(block, flow, rows * width * n.stream, n.stream == FP32 or not rms)
+    return _layer(block, flow, rows * width * n.stream, n.stream == (FP32 if rms else n.layer_norm))
 
 
 def _projector(config: ModelConfig, use: PackUse, n: Numerics, flow: Flow) -> Block:
+    """Keep LayerNorm's input, and what its two linear layers and GELU take."""
     rows = use.tiles * config.num_visual_tokens
     wide = round(config.vision.hidden_size / config.projector.downsample_ratio**2)
     width = config.language.hidden_size
@@ -235,6 +241,7 @@ def _projector(config: ModelConfig, use: PackUse, n: Numerics, flow: Flow) -> Bl
 
 
 def _token_embedding(config: ModelConfig, use: PackUse, n: Numerics, flow: Flow) -> Block:
+    """Keep the rotary tables that all layers share; text and visual rows are joined in a copy."""
     language = config.language
     parameters = language.vocab_size * language.hidden_size
     states = use.tokens * language.hidden_size * n.stream
@@ -250,6 +257,10 @@ def _token_embedding(config: ModelConfig, use: PackUse, n: Numerics, flow: Flow)
 
 
 def _language_layer(config: ModelConfig, use: PackUse, n: Numerics, flow: Flow) -> Block:
+    """Keep two norms, the shared input of q, k and v, q, k, v, out, the shared input, gate, SiLU, up and their product.
+
+    The forward pass is fullest at that product, the backward pass where its three gradients are there.
+    """
     language = config.language
     width, wide, heads = language.hidden_size, language.intermediate_size, language.num_attention_heads
     key_width = width // heads * language.num_key_value_heads
@@ -292,6 +303,7 @@ def chunk_rows(config: ModelConfig, supervised_rows: float) -> float:
 
 
 def _head(config: ModelConfig, use: PackUse, n: Numerics, flow: Flow) -> Block:
+    """Keep the supervised rows; in chunks, the weight's gradient is summed up from one chunk to the next."""
     language = config.language
     rows, width = use.supervised_rows, language.hidden_size
     chunk = chunk_rows(config, rows)
@@ -309,7 +321,7 @@ def _head(config: ModelConfig, use: PackUse, n: Numerics, flow: Flow) -> Block:
 
 
 def _loss(config: ModelConfig, use: PackUse, n: Numerics, flow: Flow) -> Block:
-    """Take logits, log-probabilities and their gradients as fp32; hidden states are still there."""
+    """Keep the log-probabilities; logits and both gradients come and go, all fp32; hidden states are still there."""
     chunk = chunk_rows(config, use.supervised_rows)
     logits = chunk * config.language.vocab_size * FP32
     hidden = use.tokens * config.language.hidden_size * n.stream
