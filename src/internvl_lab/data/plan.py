@@ -253,7 +253,10 @@ class Plan:
         sizes = self._sizes(rows, epoch)
         needs = *sizes, self.packing.max_tokens, self.packing.max_tiles
         if self.packing.policy == "single":
-            return [rows[i : i + 1] for i in rng.permutation(len(rows))]
+            return [
+                rows.take(slice(i, i + 1))
+                for i in rng.permutation(total * (block + 1) // count - total * block // count)
+            ]
         if self.packing.policy == "official":
             packs = pack_first_fit(*needs, rng)
         elif self.packing.max_cost_ratio is None:
