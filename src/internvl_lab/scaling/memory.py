@@ -139,7 +139,9 @@ class _Walk:
         kept["activations"] -= sum(block.cached for block in self.blocks)  # autocast's copies end with the forward pass
         gradients = self.gradients if self.accumulates else 0.0
         for block in reversed(self.blocks):
-            yield self._moment(gradients, kept, block, block.recomputed + block.backward, backward=True)
+            # the large matrices outside of layers: their gradient is made before what it is made of can go
+            fresh = 0 if block.is_layer or self.share > 1 else block.trained * self.n.weight
+            yield self._moment(gradients + fresh, kept, block, block.recomputed + block.backward, backward=True)
             kept[block.kind] -= block.saved
             gradients += 0.0 if self.accumulates else block.trained * self.n.weight
         yield _Moment(self.gradients / self.share, 0.0, 0.0, self._gathered(None, backward=True))
