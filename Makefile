@@ -24,7 +24,7 @@ TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_
 PYTEST := $(TEST_ENV) $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-slow pytest lint format notebooks bench lock clean distclean
+.PHONY: help setup train test test-slow pytest lint format notebooks bench bench-gpu lock clean distclean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -96,6 +96,11 @@ bench: $(READY)  ## measure a training step, the loss head and packed attention 
 	$(BIN)/python -m internvl_lab bench step
 	$(BIN)/python -m internvl_lab bench head
 	$(BIN)/python -m internvl_lab bench attention
+
+bench-gpu: $(READY)  ## the training step of 1B, 2B and 8B against its peers on one GPU
+	for size in 1b 2b 8b; do \
+	  $(BIN)/python -m internvl_lab bench step --device cuda --size $$size --compile --json outputs/bench/$$size.json || exit 1; \
+	done
 
 # The lock holds for Linux and macOS and every Python from 3.11 on; torch and what only its CUDA build needs are left out.
 lock:  ## add to requirements.lock what pyproject.toml asks for (needs uv; ARGS=--upgrade renews all)
