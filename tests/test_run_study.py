@@ -117,5 +117,5 @@ def test_parts_are_made_once_and_rows_start_from_them(tmp_path):
 
 
 def test_parts_that_no_axis_chooses_are_refused():
-    with pytest.raises(ConfigError, match=r"sweep\.parts\.vision needs an axis model/vision"):
+    with pytest.raises(ConfigError, match=r"sweep\.parts\.language needs an axis model/language"):
         compose(["experiment=scaling_grid", "~sweep.axes", "+sweep.axes={seed:[1,2]}"])

@@ -25,6 +25,7 @@ COMMANDS = {
     "format": "/bin/ruff format .",
     "notebooks": "/bin/jupyter execute",
     "bench": "/bin/python -m internvl_lab bench step",
+    "bench-gpu": "bench step --device cuda",
     "lock": "uv pip compile pyproject.toml",
     "clean": "rm -rf",
     "distclean": "rm -rf .venv",
