@@ -72,6 +72,8 @@ def _draw_axis(axes: Axes, fit: StudyFit, axis: int) -> None:
                 points.sizes[chosen, axis], points.losses[chosen], s=22, edgecolors=colour(number), facecolors=face
             )
     axes.set(xlabel=NAMES[points.axes[axis]], ylabel=points.loss, xscale="log", yscale="log")
+    for which in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+        which("{x:g}")  # losses stay within one power of ten, which the default writes out on every tick
     axes.grid(alpha=0.3, which="both")
     if others:
         axes.legend(fontsize=6)
@@ -86,7 +88,7 @@ def _draw_parity(axes: Axes, fit: StudyFit) -> None:
     for held, face, name in ((False, "C0", "fitted"), (True, "none", "held out")):
         rows = fit.held_out == held
         axes.scatter(points.losses[rows], predicted[rows], s=24, edgecolors="C0", facecolors=face, label=name)
-    axes.set(xlabel=f"measured {points.loss}", ylabel="predicted", xscale="log", yscale="log")
+    axes.set(xlabel=f"measured {points.loss}", ylabel="predicted")
     axes.set_title(f"held out: {np.abs(fit.errors).mean():.2%} off on average", fontsize=9)
     axes.grid(alpha=0.3, which="both")
     axes.legend(fontsize=8)
