@@ -62,6 +62,15 @@ def test_truncation(tmp_path: Path, keep: int, message: str) -> None:
         walk_tar(path)
 
 
+def test_two_tars_in_one_file(tmp_path: Path) -> None:
+    both = tmp_path / "both.tar"
+    both.write_bytes(
+        b"".join(make(tmp_path / f"{name}.tar", [f"{name}.json", f"{name}.jpg"]).read_bytes() for name in "ab")
+    )
+    with pytest.raises(ShardError, match="goes on behind its end marker"):
+        walk_tar(both)
+
+
 def test_half_an_end_marker(tmp_path: Path) -> None:
     path = make(tmp_path / "half.tar", ["a.json"])
     path.write_bytes(path.read_bytes()[: 2 * BLOCK])

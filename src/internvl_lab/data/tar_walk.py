@@ -111,6 +111,9 @@ def _walk_file(data: mmap.mmap, path: Path) -> list[Member]:
         offset, size = next(walk)
         while True:
             offset, size = walk.send(data[offset : offset + size])
+    rest = data[offset + size :]
+    if rest.count(0) != len(rest):  # `cat a.tar b.tar`: the second would be lost without a word
+        raise ShardError(f"shard {path} goes on behind its end marker: give each tar a file of its own")
     return members
 
 
