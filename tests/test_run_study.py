@@ -101,7 +101,13 @@ def test_parts_are_made_once_and_rows_start_from_them(tmp_path):
         "vision": ("experiment=pretrain_vision", "model/language=mini/qwen2_5_tiny", *tiny),
         "language": ("experiment=pretrain_language", *tiny),
     }
-    given = ("experiment=scaling_grid", "debug=tiny", f"sweep.parts={format_value(parts)}", "~sweep.axes")
+    given = (
+        "experiment=scaling_grid",
+        "debug=tiny",
+        "~sweep.parts",
+        f"+sweep.parts={format_value(parts)}",
+        "~sweep.axes",
+    )
     axes = "{model/vision:[mini/internvit_tiny],model/language:[mini/qwen2_5_tiny],seed:[1,2]}"
     execute(tmp_path, *given, f"+sweep.axes={axes}")
     latest = tmp_path / "outputs" / "latest"
