@@ -56,7 +56,9 @@ def read_offline_runs(folder: Path) -> list[RecordedRun]:
         InternVLLabError: the `wandb` command cannot read one.
     """
     path = Path(folder)
-    files = [path] if path.is_file() else sorted(path.glob(f"**/{_PREFIX}*.wandb"), key=lambda file: file.parent.name)
+    # offline-run-<second>-<random id>: of two starts within a second the path decides, not the id
+    found = [] if path.is_file() else path.glob(f"**/{_PREFIX}*.wandb")
+    files = [path] if path.is_file() else sorted(found, key=lambda f: (f.parent.name.rpartition("-")[0], str(f)))
     if not files:
         raise FileNotFoundError(f"{path} holds no offline W&B run ({_PREFIX}*.wandb)")
     starts: dict[str, list[Path]] = {}
