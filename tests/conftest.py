@@ -15,12 +15,15 @@ os.environ.update(
     MPLBACKEND="agg",
 )
 
+import importlib.util
 import ipaddress
 import random
 import shutil
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import hypothesis
@@ -107,6 +110,18 @@ def run_dir(tmp_path: Path) -> Path:
 def repository() -> Path:
     """Give the root of the checkout."""
     return Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def judge_server() -> ModuleType:
+    """Give the module of the stand-in judge's server, which several rooms ask."""
+    path = Path(__file__).resolve().parent / "text" / "judging" / "judge_server.py"
+    spec = importlib.util.spec_from_file_location("judge_server", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["judge_server"] = module
+    spec.loader.exec_module(module)
+    return module
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

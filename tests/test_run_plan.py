@@ -6,10 +6,12 @@ from rich.console import Console
 
 from internvl_lab.config.compose import compose, compose_raw, plain, typed_config
 from internvl_lab.data import load_or_build_index
+from internvl_lab.data.miniworld import miniworld_root
 from internvl_lab.errors import ConfigError
-from internvl_lab.prepare import build_template, miniworld_root, run_hash, with_shards
+from internvl_lab.prepare import build_template, run_hash, with_shards
 from internvl_lab.run import Invocation, run
 from internvl_lab.run_plan import pack_means, plan_study, show_plan
+from internvl_lab.run_study import study_hash
 
 
 def plan(tmp_path, *overrides, study=False):
@@ -59,6 +61,8 @@ def test_a_study_is_planned_row_by_row_and_adds_up(tmp_path):
     text, folder = plan(tmp_path, "experiment=scaling_6b_vit", "scale=mini", study=True)
     assert "study of 2 rows" in text and "2 rows: at most" in text
     assert folder.name.startswith("study-")
+    given = ("experiment=scaling_6b_vit", "scale=mini", f"paths.output_dir={tmp_path}")
+    assert folder.name == f"study-{study_hash(compose(given), plain(compose_raw(given)))}", "where the study will lie"
     saved = json.loads((folder / "plan.json").read_text())
     assert [row["label"] for row in saved["rows"]] == ["internvit_300m", "internvit_6b"]
     assert [row["overrides"] for row in saved["rows"]][1] == ["model/vision=mini/internvit_6b"]

@@ -9,7 +9,6 @@ from pathlib import Path
 from internvl_lab.atomic import write_atomic
 from internvl_lab.checkpoints import (
     copy_adapter,
-    last_stage_weights,
     load_model,
     load_processor,
     resolve_source,
@@ -64,8 +63,7 @@ def weights_folder(source: str | Path) -> Path:
         MissingWeightsError: nothing there.
         CheckpointError: a run folder without a finished stage.
     """
-    folder = Path(source)
-    return last_stage_weights(folder) if (folder / "stages").is_dir() else resolve_source(str(source))
+    return resolve_source(str(source))
 
 
 def export_asset(source: str | Path, parts: Sequence[str], out: Path) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -18,9 +17,10 @@ from lightning.pytorch.utilities import rank_zero_only
 from internvl_lab.checkpoints import resolve_source
 from internvl_lab.checkpoints.storage import CHECKPOINT_SUFFIX
 from internvl_lab.checkpoints.tensors import recorded_sha256, weight_files
-from internvl_lab.config import MiniworldConfig, ModelConfig, RunConfig, SourceConfig
+from internvl_lab.config import ModelConfig, RunConfig, SourceConfig
+from internvl_lab.config.data import VAL_MIXTURE
 from internvl_lab.constants import PARTS
-from internvl_lab.data.miniworld import ensure_shards
+from internvl_lab.data.miniworld import ensure_shards, miniworld_root
 from internvl_lab.data.remote import is_remote
 from internvl_lab.errors import ConfigError, MissingWeightsError
 from internvl_lab.models import check_tiles, resolve
@@ -31,7 +31,6 @@ from internvl_lab.training import FSDP2, fsdp2_strategy, slurm_plugins
 log = logging.getLogger(__name__)
 
 MINIWORLD_PREFIX = "miniworld:"
-VAL_MIXTURE = "val"
 
 OWN_TRAINER_KEYS = ("num_threads", "compile_backend")
 """Keys of the `trainer` group that are ours, not Lightning's."""
@@ -194,12 +193,6 @@ def with_shards(config: RunConfig) -> RunConfig:
         log.warning("no held-out shards in %s: this run has no validation loss and no scores", ", ".join(absent))
         del mixtures[VAL_MIXTURE]
     return replace(config, data=replace(config.data, mixtures=mixtures))
-
-
-def miniworld_root(settings: MiniworldConfig, data_dir: str) -> Path:
-    """Name the folder of miniworld's splits: one a configuration, because two would make each other's shards anew."""
-    name = hashlib.blake2b(repr(settings).encode(), digest_size=4).hexdigest()
-    return Path(data_dir) / f"miniworld-{name}"
 
 
 def _located(source: SourceConfig, folders: Mapping[str, Path]) -> SourceConfig:

@@ -26,13 +26,13 @@ from rich.logging import RichHandler
 from internvl_lab.checkpoints import check_sources, load_model, stage_done, stage_weights
 from internvl_lab.checkpoints.tensors import sha256_of
 from internvl_lab.config import EvaluationConfig, InitConfig, RunConfig, TestTimeConfig
+from internvl_lab.config.data import VAL_MIXTURE
 from internvl_lab.constants import PARTS
 from internvl_lab.errors import ConfigError
 from internvl_lab.evaluation import EvaluationResult, evaluate, show, write_report
 from internvl_lab.evaluation.test_time_session import checkpoint_folder, scale_test_time
 from internvl_lab.inference.test_time.report import headline, result_table
 from internvl_lab.prepare import (
-    VAL_MIXTURE,
     build_template,
     check_attention,
     check_trainer,

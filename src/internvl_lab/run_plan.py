@@ -19,12 +19,12 @@ from rich.console import Console
 from internvl_lab.atomic import write_atomic
 from internvl_lab.checkpoints import resolve_source
 from internvl_lab.config import RunConfig, SourceConfig
-from internvl_lab.config.compose import compose
 from internvl_lab.constants import PARTS
+from internvl_lab.data.miniworld import miniworld_root
 from internvl_lab.errors import CheckpointError, ConfigError, MissingWeightsError
 from internvl_lab.models import build_on_meta, count_parameters
-from internvl_lab.prepare import MINIWORLD_PREFIX, build_template, miniworld_root, run_hash
-from internvl_lab.run_study import NO_SWEEP, row_overrides, study_rows
+from internvl_lab.prepare import MINIWORLD_PREFIX, build_template, run_hash
+from internvl_lab.run_study import row_config, study_hash, study_rows
 from internvl_lab.scaling import Cost, Row, plan_row
 from internvl_lab.scaling.cost_packs import measure_packs
 from internvl_lab.scaling.cost_tables import (
@@ -84,8 +84,8 @@ def show_plan(
         print_section(section, console)
     for line in plan.lines:
         console.print(line, highlight=False, soft_wrap=True, markup=False)
-    name = run_hash(config, settings)
-    folder = Path(config.paths.output_dir) / config.experiment / (f"study-{name}" if study else name)
+    name = f"study-{study_hash(config, settings)}" if study else run_hash(config, settings)
+    folder = Path(config.paths.output_dir) / config.experiment / name
     try:
         write_atomic(folder / f"{PLAN_FILE}.json", json.dumps(plan.data, indent=2) + "\n")
         write_atomic(folder / f"{PLAN_FILE}.md", markdown(plan.head, plan.sections, plan.lines))
@@ -114,7 +114,7 @@ def plan_run(config: RunConfig) -> Plan:
 def plan_study(config: RunConfig, overrides: Sequence[str]) -> Plan:
     """Plan every row of a sweep, and their sum."""
     rows = study_rows(config, overrides)
-    configs = [compose([*row_overrides(overrides), NO_SWEEP, *row.overrides]) for row in rows]
+    configs = [row_config(row, overrides) for row in rows]
     costs = [plan_row(each, pack_means(each)) for each in configs]
     data = {
         "experiment": config.experiment,

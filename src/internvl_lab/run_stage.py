@@ -17,15 +17,16 @@ from lightning.pytorch.callbacks import RichModelSummary
 
 from internvl_lab.checkpoints import export_adapter, initialise, stage_dir, stage_provenance, stage_weights, write_stage
 from internvl_lab.config import InitConfig, RunConfig, StageConfig
+from internvl_lab.config.data import VAL_MIXTURE
 from internvl_lab.data import Batch, Cost
 from internvl_lab.data.datamodule import MultimodalDataModule
 from internvl_lab.errors import ResumeError
 from internvl_lab.evaluation.validation import build_validation
 from internvl_lab.models import InternVL, build_on_meta, gather_weights, pack_cost, step_flops
-from internvl_lab.prepare import VAL_MIXTURE, build_trainer, device_of, world_size_of
+from internvl_lab.prepare import build_trainer, device_of, world_size_of
 from internvl_lab.run_folder import RunFolder
 from internvl_lab.text import ChatTemplate
-from internvl_lab.tracking import CsvLog, WandbLog, last_values
+from internvl_lab.tracking import CUMULATIVE, CsvLog, WandbLog, last_values
 from internvl_lab.training import (
     FSDP2,
     InternVLModule,
@@ -37,7 +38,7 @@ from internvl_lab.training import (
     position_of,
 )
 from internvl_lab.training.materialise import materialise
-from internvl_lab.training.throughput import CUMULATIVE, device_peak
+from internvl_lab.training.throughput import device_peak
 
 log = logging.getLogger(__name__)
 

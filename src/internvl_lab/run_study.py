@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from omegaconf import DictConfig
 
 from internvl_lab.config import RunConfig
-from internvl_lab.config.compose import CONFIG_DIR, compose, compose_raw, plain, typed_config
+from internvl_lab.config.compose import CONFIG_DIR, compose_raw, plain, typed_config
 from internvl_lab.errors import InternVLLabError
 from internvl_lab.models import build_on_meta, count_parameters
 from internvl_lab.prepare import run_hash
@@ -48,9 +49,17 @@ def study_rows(config: RunConfig, overrides: Sequence[str]) -> list[Row]:
     Raises:
         ConfigError: no rows result, or one of them does not compose.
     """
-    base = row_overrides(overrides)
-    rows = expand(config.sweep)
-    return with_budgets(rows, config.sweep, lambda row: compose([*base, NO_SWEEP, *row.overrides]))
+    return with_budgets(expand(config.sweep), config.sweep, lambda row: row_config(row, overrides))
+
+
+def row_config(row: Row, overrides: Sequence[str]) -> RunConfig:
+    """Compose the configuration of a row of the study that this command line asks for."""
+    return typed_config(_row_raw(row, row_overrides(overrides)))
+
+
+def _row_raw(row: Row, base: Sequence[str]) -> DictConfig:
+    """Compose a row's run without typing, as its own command line would."""
+    return compose_raw([*base, NO_SWEEP, *row.overrides])
 
 
 def study_hash(config: RunConfig, settings: Mapping[str, Any]) -> str:
@@ -128,7 +137,8 @@ def _with_parts(
         InternVLLabError: a part's run failed twice.
     """
     here = [override for override in base if override.lstrip("+~").startswith(RUN_KEYS)]
-    made = {choice: _part_run(choice, parts, here) for row in rows for choice in _choices(row, parts)}
+    choices = dict.fromkeys(choice for row in rows for choice in _choices(row, parts))
+    made = {choice: _part_run(choice, parts, here) for choice in choices}
     folders = {choice: _run_folder(run, here) for choice, run in made.items()}
     by_label = {run.label: folders[choice] for choice, run in made.items()}
     results = _run_rows(list(made.values()), here, study_dir, lambda run: by_label[run.label], jobs)
@@ -157,7 +167,7 @@ def _part_run(choice: str, parts: Mapping[str, Sequence[str]], here: Sequence[st
 
 def _run_folder(run: Row, here: Sequence[str]) -> Path:
     """Return where a run of its own experiment lies."""
-    config = compose([*here, NO_SWEEP, *run.overrides])
+    config = typed_config(_row_raw(run, here))
     return Path(config.paths.output_dir).absolute() / config.experiment / run.key
 
 
@@ -173,7 +183,7 @@ def gpu_slots(jobs: int) -> list[dict[str, str]]:
 
 def _with_run(row: Row, base: Sequence[str]) -> Row:
     """Add to a row which run it is (its configuration's hash) and how large its model is."""
-    raw = compose_raw([*base, NO_SWEEP, *row.overrides])
+    raw = _row_raw(row, base)
     config = typed_config(raw)
     counts = count_parameters(build_on_meta(config.model))
     return replace(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import signal
@@ -12,6 +11,7 @@ import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -26,7 +26,6 @@ from internvl_lab.evaluation.session import evaluate_checkpoint
 from internvl_lab.inference import Generator
 
 ROOT = Path(__file__).resolve().parents[2]
-JUDGE_SERVER = ROOT / "tests" / "text" / "judging" / "judge_server.py"
 QUICKSTART = "asset:quickstart"
 
 
@@ -113,13 +112,9 @@ def test_judged_sets_and_wandb(data: Path, tmp_path: Path, monkeypatch: pytest.M
     assert logged["finished"] and logged["evaluation/comprehensive"][0][2] == "50.0"
 
 
-def test_a_judge_is_asked_and_its_failure_loses_nothing(data: Path, tmp_path: Path) -> None:
+def test_a_judge_is_asked_and_its_failure_loses_nothing(data: Path, tmp_path: Path, judge_server: ModuleType) -> None:
     (data / "MMVet.tsv").write_text("index\tquestion\tanswer\n1\tWhat?\tred\n2\tWho?\tblue\n")
-    spec = importlib.util.spec_from_file_location("judge_server", JUDGE_SERVER)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    with module.running() as server:
+    with judge_server.running() as server:
         server.reply = lambda text, request: "1.0" if "Who?" in text else "0.5"
         judge = AskingConfig("openai", "m", server.url, max_calls=1, first_delay_s=0.0)
         cfg = config(data, tmp_path / "out", tasks=("mmvet",), judge=judge, max_new_tokens=2)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from internvl_lab.scaling.curves import FINAL_STEPS, LossCurve, final_loss, mean_of_last, read_curve
+from internvl_lab.scaling.curves import FINAL_STEPS, LossCurve, mean_of_last, read_curve, read_history
 from internvl_lab.tracking import read_metrics
 
 
@@ -34,14 +34,18 @@ def test_an_axis_with_gaps_is_none() -> None:
 
 
 def test_nothing_logged(tmp_path: Path) -> None:
-    assert final_loss(tmp_path) is None and read_curve({}) is None and mean_of_last({"train/loss": [None]}) is None
-    assert final_loss(write(tmp_path, "stage,step,val/x\ns,1,2\n")) is None
+    assert (
+        mean_of_last(read_history(tmp_path)) is None
+        and read_curve({}) is None
+        and mean_of_last({"train/loss": [None]}) is None
+    )
+    assert mean_of_last(read_history(write(tmp_path, "stage,step,val/x\ns,1,2\n"))) is None
 
 
 def test_final_loss_averages_the_last_steps(tmp_path: Path) -> None:
     rows = "".join(f"s,{step},{step}\n" for step in range(1, 101))
     expected = np.mean(range(101 - FINAL_STEPS, 101))
-    assert final_loss(write(tmp_path, "stage,step,train/loss\n" + rows)) == expected
+    assert mean_of_last(read_history(write(tmp_path, "stage,step,train/loss\n" + rows))) == expected
 
 
 def test_smoothing_keeps_a_constant_and_the_length() -> None:

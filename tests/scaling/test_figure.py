@@ -6,7 +6,8 @@ import io
 
 from PIL import Image
 
-from internvl_lab.scaling.figure import colour, new_figure, new_panels, to_png
+from internvl_lab.drawing import to_png
+from internvl_lab.scaling.figure import colour, new_figure, new_panels
 
 
 def test_panels_fill_rows() -> None:

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from internvl_lab.errors import ConfigError
-from internvl_lab.tracking import WandbLog, build_wandb, read_offline_wandb
-from internvl_lab.tracking.wandb_log import AXES, run_id
+from internvl_lab.tracking import CUMULATIVE, WandbLog, build_wandb, read_offline_wandb
+from internvl_lab.tracking.wandb_log import run_id
 from internvl_lab.tracking.wandb_offline import read_records
 
 
@@ -73,13 +73,13 @@ def test_one_run_holds_stages_pictures_and_tables(run_dir: Path, capfd: pytest.C
 def test_cumulative_counters_are_defined_as_axes(run_dir: Path) -> None:
     log = build_wandb(run_dir, {}, {})
     assert log is not None
-    log.log_metrics({"train/loss": 1.0, **dict.fromkeys(AXES, 1.0)}, 1)
+    log.log_metrics({"train/loss": 1.0, **dict.fromkeys(CUMULATIVE, 1.0)}, 1)
     log.log_metrics({"val/loss": 2.0}, 1)
     log.finish()
     assert read_offline_wandb(run_dir)["flops"] == [1.0, 1.0], "so that val/loss can be drawn over FLOPs"
     (file,) = run_dir.glob("wandb/offline-run-*/*.wandb")
     defined = [content for kind, content in read_records(file) if kind == "metric"]
-    assert set(AXES) <= {content.get("name") for content in defined}
+    assert set(CUMULATIVE) <= {content.get("name") for content in defined}
     assert [c["step_metric"] for c in defined if c.get("glob_name") == "*"] == ["trainer/global_step"]
 
 

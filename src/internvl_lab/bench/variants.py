@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -206,18 +206,9 @@ def _our_steps(model: InternVL, packs: list[list[Sample]]) -> list[Step]:
         """Make the work of one optimizer step."""
         count = peers.num_targets(pack)
         batch = collate(pack, number, []).locate(model.image_token_id)
-        return Step([partial(loss_of, _moved(batch, model.device), count)], count)
+        return Step([partial(loss_of, batch.to(model.device), count)], count)
 
     return [step(number, pack) for number, pack in enumerate(packs)]
-
-
-def _moved(batch: Batch, device: torch.device) -> Batch:
-    """Copy a pack to the device."""
-    values: dict[str, Any] = {}
-    for name in (field.name for field in fields(batch)):
-        value = getattr(batch, name)
-        values[name] = value.to(device) if isinstance(value, Tensor) else value
-    return Batch(**values)
 
 
 def _peer_step(

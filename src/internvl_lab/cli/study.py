@@ -72,9 +72,8 @@ def cost_table(rows: Sequence[Row], overrides: Sequence[str]) -> Table:
     from rich import box
     from rich.table import Table
 
-    from internvl_lab.config.compose import compose
     from internvl_lab.models import build_on_meta, count_parameters
-    from internvl_lab.run_study import NO_SWEEP, row_overrides
+    from internvl_lab.run_study import row_config
 
     table = Table(title=f"study of {len(rows)} rows", box=box.SIMPLE, show_footer=True)
     table.add_column("#", justify="right")
@@ -83,33 +82,27 @@ def cost_table(rows: Sequence[Row], overrides: Sequence[str]) -> Table:
         table.add_column(name, justify="right")
     costs = []
     for number, row in enumerate(rows, 1):
-        config = compose([*row_overrides(overrides), NO_SWEEP, *row.overrides])
+        config = row_config(row, overrides)
         packs = sum(stage.max_steps * config.packs_per_step(stage) for stage in config.stages.values())
         parameters = count_parameters(build_on_meta(config.model))["total"]
         costs.append(_cost(config))
         table.add_row(str(number), row.label, f"{parameters:,}", f"{packs:,}", *_cells(*costs[-1]))
-    totals = _cells(sum(flops for flops, _ in costs), sum(hours or 0.0 for _, hours in costs) or None)
+    totals = _cells(*map(sum, zip(*costs, strict=True)))
     for column, text in zip(table.columns[-2:], totals, strict=True):
         column.footer = text
     return table
 
 
-def _cost(config: RunConfig) -> tuple[float, float | None]:
-    """Return the FLOPs of a row, and its GPU hours where the cost plan is there to say them.
+def _cost(config: RunConfig) -> tuple[float, float]:
+    """Return the FLOPs and GPU hours of a row.
 
     The plan counts full packs where it cannot measure any, so its hours are taken for the FLOPs of the average pack.
     """
-    import importlib
+    from internvl_lab.scaling import plan_row, run_flops
 
-    from internvl_lab.scaling import run_flops
-
-    flops = run_flops(config)
-    try:
-        planned = importlib.import_module("internvl_lab.scaling.cost").plan_row(config)
-    except ModuleNotFoundError:
-        return flops, None
-    return flops, float(planned.gpu_hours * flops / planned.flops)
+    flops, planned = run_flops(config), plan_row(config)
+    return flops, planned.gpu_hours * flops / planned.flops
 
 
-def _cells(flops: float, hours: float | None) -> tuple[str, str]:
-    return f"{flops / 1e12:,.4g}", "-" if hours is None else f"{hours:,.3g}"
+def _cells(flops: float, hours: float) -> tuple[str, str]:
+    return f"{flops / 1e12:,.4g}", f"{hours:,.3g}"

@@ -5,6 +5,7 @@ Dimensions: T tokens, S samples, N tiles in the pack (DESIGN section 1).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -62,11 +63,18 @@ class Batch:
 
     def pin_memory(self) -> Batch:
         """Return the pack with its tensors in pinned memory (torch's DataLoader calls this)."""
-        pinned: dict[str, Any] = {
-            f.name: value.pin_memory() if isinstance(value := getattr(self, f.name), torch.Tensor) else value
-            for f in fields(self)
+        return self._mapped(Tensor.pin_memory)
+
+    def to(self, device: torch.device) -> Batch:
+        """Return the pack with its tensors on a device; from pinned memory the host does not wait for the copy."""
+        return self._mapped(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def _mapped(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """Return the pack with every tensor changed."""
+        values: dict[str, Any] = {
+            f.name: change(value) if isinstance(value := getattr(self, f.name), Tensor) else value for f in fields(self)
         }
-        return Batch(**pinned)
+        return Batch(**values)
 
     @property
     def num_tokens(self) -> int:

@@ -5,7 +5,6 @@ Samples count as often as `repeat` lets them come, so the bars show what trainin
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 
 import numpy as np
@@ -15,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from internvl_lab.data.inspection import KIND_NAMES, Inspection
+from internvl_lab.drawing import to_png
 
 COLOURS = ("#8c96a8", "#1f4e99", "#e08a1e", "#3f9b5f")
 """Of text, one image, several images, video."""
@@ -55,9 +55,7 @@ def _draw(draw: Callable[[Axes, Inspection], None], inspection: Inspection) -> b
     axes.grid(axis="y", alpha=0.3)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
+    return to_png(figure)
 
 
 def _draw_tokens(axes: Axes, inspection: Inspection) -> None:

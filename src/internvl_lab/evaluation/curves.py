@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from internvl_lab.drawing import to_png
 from internvl_lab.tracking.read_back import read_metrics
 from internvl_lab.tracking.smoothing import smooth
 
@@ -75,6 +75,4 @@ def draw_loss_curves(curves: Sequence[StageCurve]) -> bytes:
     axes.set(xlabel="optimizer step", ylabel="training loss", xlim=(0, max(start, 1)))
     axes.set_title("Training loss by stage: each step (light), moving average (dark)", fontsize=10)
     axes.grid(alpha=0.3)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
+    return to_png(figure)

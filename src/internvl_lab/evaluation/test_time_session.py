@@ -12,10 +12,10 @@ import hashlib
 from dataclasses import asdict
 from pathlib import Path
 
-from internvl_lab.checkpoints import last_stage_weights, load_model, load_processor, resolve_source
+from internvl_lab.checkpoints import load_model, load_processor, resolve_source
 from internvl_lab.checkpoints.tensors import sha256_of
 from internvl_lab.config import MiniworldConfig, TestTimeConfig
-from internvl_lab.data.miniworld import TASKS, ensure_shards
+from internvl_lab.data.miniworld import TASKS, ensure_shards, miniworld_root
 from internvl_lab.errors import MissingWeightsError
 from internvl_lab.evaluation.tasks import Question, Task, read_tasks
 from internvl_lab.inference import Generator, Processor
@@ -61,9 +61,6 @@ def checkpoint_folder(source: str) -> Path:
         MissingWeightsError: nothing there.
         CheckpointError: a run folder without a finished stage.
     """
-    folder = Path(source)
-    if (folder / "stages").is_dir():
-        return last_stage_weights(folder)
     try:
         return resolve_source(source)
     except MissingWeightsError as error:
@@ -89,8 +86,7 @@ def _shards(config: TestTimeConfig) -> Path:
     tasks = config.tasks or TASKS
     number = len(tasks) * config.samples_per_task
     settings = MiniworldConfig(num_pretrain=0, num_finetune=0, num_val=number, tasks=tasks)
-    name = hashlib.blake2b(repr(settings).encode(), digest_size=4).hexdigest()
-    return ensure_shards(settings, Path(config.data_dir) / f"miniworld-{name}")["val"]
+    return ensure_shards(settings, miniworld_root(settings, config.data_dir))["val"]
 
 
 def _problems(config: TestTimeConfig, folder: Path, processor: Processor) -> list[Problem]:

@@ -5,7 +5,6 @@ A colour is an encoder in both.
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
 from typing import Literal
@@ -15,6 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from internvl_lab.drawing import to_png
 from internvl_lab.probing.table import MEAN, Summary
 
 STYLES: dict[str, Literal["-", "--", ":"]] = {"linear": "-", "attention": "--", "knn": ":"}
@@ -47,7 +47,7 @@ def draw_layerwise(summaries: Sequence[Summary], title: str = "Accuracy at every
     lines = [Line2D([], [], color=f"C{i % 10}", label=encoder) for i, encoder in enumerate(encoders)]
     lines += [Line2D([], [], color="0.3", linestyle=STYLES[head], label=head) for head in heads]
     figure.legend(handles=lines, loc="outside lower center", ncols=min(6, len(lines)), fontsize=9)
-    return _png(figure)
+    return to_png(figure)
 
 
 def _draw_panel(axes: Axes, summaries: Sequence[Summary], encoders: Sequence[str]) -> None:
@@ -88,10 +88,4 @@ def draw_heads(summaries: Sequence[Summary], title: str = "mIoU of every head") 
         axes.set(title=test, ylabel="mIoU (%)", ylim=(0, 100), xticks=range(len(heads)), xticklabels=heads)
         axes.grid(axis="y", alpha=0.3)
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize=9)
-    return _png(figure)
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
+    return to_png(figure)

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 
+from internvl_lab.drawing import to_png
 from internvl_lab.scaling.curves import LossCurve, read_curve
-from internvl_lab.scaling.figure import MAX_LEGEND, colour, new_figure, new_panels, to_png
+from internvl_lab.scaling.figure import MAX_LEGEND, colour, new_figure, new_panels
 from internvl_lab.scaling.fit_points import Floats
 from internvl_lab.scaling.runs import Run
 

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from internvl_lab.tracking import Columns, read_metrics
+from internvl_lab.tracking import CUMULATIVE, Columns, read_metrics
 from internvl_lab.tracking.smoothing import Floats, smooth
 
 FINAL_STEPS = 20
 """Logged steps at the end of a run whose mean loss is its final loss."""
 LOSS, STEP_S = "train/loss", "perf/step_s"
-COUNTERS = ("tokens", "flops")
+DRAWN = ("tokens", "flops")
+"""Counters that curves are drawn over."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ def read_curve(history: Columns) -> LossCurve | None:
     if not rows:
         return None
     axes: dict[str, list[float | None]] = {}
-    for name in COUNTERS:
+    for name in DRAWN:
         if name in history:
             axes[name] = [history[name][row] for row in rows]
     if STEP_S in history:
@@ -55,9 +56,20 @@ def mean_of_last(history: Columns) -> float | None:
     return None if curve is None else float(curve.losses[-FINAL_STEPS:].mean())
 
 
-def final_loss(run_dir: Path) -> float | None:
-    """Average the last losses of the run in `run_dir`; None when it logged none."""
+def run_numbers(history: Columns) -> dict[str, float | None]:
+    """Take what a run has used and how it ended: the counters, `val_loss` and `final_loss`; None where unknown."""
+    counters = {name: _last(history, name) for name in CUMULATIVE}
+    return {**counters, "val_loss": _last(history, "val/loss"), "final_loss": mean_of_last(history)}
+
+
+def read_history(run_dir: Path) -> Columns:
+    """Read what the run in `run_dir` logged; no columns where it logged nothing."""
     try:
-        return mean_of_last(read_metrics(run_dir))
+        return read_metrics(run_dir)
     except FileNotFoundError:
-        return None
+        return {}
+
+
+def _last(history: Columns, name: str) -> float | None:
+    """Return the newest value of a column."""
+    return next((value for value in reversed(history.get(name, [])) if value is not None), None)

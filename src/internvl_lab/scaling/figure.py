@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -35,10 +33,3 @@ def new_panels(count: int, title: str = "", columns: int = 3) -> tuple[Figure, l
 def colour(number: int) -> str:
     """Return the colour of a run, the same in every picture."""
     return f"C{number % 10}"
-
-
-def to_png(figure: Figure) -> bytes:
-    """Render a figure."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()

@@ -8,7 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from internvl_lab.scaling.figure import colour, new_panels, to_png
+from internvl_lab.drawing import to_png
+from internvl_lab.scaling.figure import colour, new_panels
 from internvl_lab.scaling.fit import StudyFit
 from internvl_lab.scaling.fit_points import SYMBOLS, Floats, levels
 from internvl_lab.scaling.frontier import Optimum

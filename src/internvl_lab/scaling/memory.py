@@ -27,8 +27,17 @@ from internvl_lab.scaling.memory_numerics import FP32, Numerics, numerics
 ADAM_STATES = 2
 
 
+class _Bytes:
+    """Add up the fields of a dataclass of bytes."""
+
+    @property
+    def total(self) -> float:
+        """Return the sum."""
+        return float(sum(vars(self).values()))
+
+
 @dataclass(frozen=True)
-class Memory:
+class Memory(_Bytes):
     """Hold the bytes of one GPU at the fullest moment of a step."""
 
     weights: float
@@ -39,11 +48,6 @@ class Memory:
     logits: float
     communication: float
     """DDP's buckets; FSDP2's gathered weights and gradients that are being reduced."""
-
-    @property
-    def total(self) -> float:
-        """Return the sum."""
-        return float(sum(vars(self).values()))
 
 
 @dataclass(frozen=True)
@@ -101,17 +105,13 @@ def _pack_bytes(config: ModelConfig, use: PackUse) -> float:
 
 
 @dataclass(frozen=True)
-class _Moment:
+class _Moment(_Bytes):
     """Hold what one moment of a step needs beside weights and states."""
 
     gradients: float
     activations: float
     logits: float
     communication: float
-
-    @property
-    def total(self) -> float:
-        return float(sum(vars(self).values()))
 
 
 class _Walk:

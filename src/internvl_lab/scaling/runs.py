@@ -21,7 +21,7 @@ from typing import Any
 from internvl_lab.checkpoints.settings import run_model
 from internvl_lab.errors import ConfigError
 from internvl_lab.models import build_on_meta, count_parameters
-from internvl_lab.scaling.curves import mean_of_last
+from internvl_lab.scaling.curves import run_numbers
 from internvl_lab.scaling.table import DONE, FILE_NAME, TASK_PREFIX, RowResult, standard_error
 from internvl_lab.tracking import (
     Columns,
@@ -34,7 +34,6 @@ from internvl_lab.tracking.csv_log import FILE_NAME as METRICS_FILE
 from internvl_lab.tracking.identity import IGNORED
 
 ONLINE = "wandb:"
-CUMULATIVE = ("tokens", "samples", "tiles", "flops")
 COMPARED_JOBS = ("", "train")
 """Job types of W&B runs that train; tables and probes live in runs of their own."""
 TEXTS = ("label", "overrides", "key", "status", "error", "run_dir", "revision")
@@ -102,8 +101,7 @@ def to_run(recorded: RecordedRun, label: str) -> Run:
     history, summary, tasks = recorded.history, recorded.summary, recorded.tasks
     values: dict[str, Any] = {name: summary.get(f"val/{name}") for name in ("score", "blind", "n", "looping")}
     values |= {"train_s": summary.get("train_s"), "seed": summary.get("seed", recorded.config.get("seed"))}
-    values |= {name: _last(history, name) for name in CUMULATIVE}
-    values |= {"val_loss": _last(history, "val/loss"), "final_loss": mean_of_last(history)}
+    values |= run_numbers(history)
     if tasks and all("n" in task for task in tasks.values()):
         values["standard_error"] = standard_error(tasks)
     if "model" in recorded.config:
@@ -219,11 +217,6 @@ def _number(cell: Any) -> float | None:
         return None if cell in (None, "") else float(cell)
     except ValueError:
         return None
-
-
-def _last(history: Columns, name: str) -> float | None:
-    """Return the newest value of a column."""
-    return next((value for value in reversed(history.get(name, [])) if value is not None), None)
 
 
 def _flatten(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

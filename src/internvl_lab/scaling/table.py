@@ -14,16 +14,13 @@ from typing import Any
 
 from internvl_lab.atomic import write_atomic
 from internvl_lab.errors import InternVLLabError
-from internvl_lab.scaling.curves import final_loss
+from internvl_lab.scaling.curves import read_history, run_numbers
 from internvl_lab.scaling.rows import Row
-from internvl_lab.tracking.read_back import last_values
 
 FILE_NAME = "study.csv"
 PENDING, DONE, FAILED = "pending", "done", "failed"
 TASK_PREFIX = "task/"
 """Column prefix of the scores by task."""
-COUNTERS = ("tokens", "samples", "tiles", "flops")
-"""What a run has used, as its metrics.csv counts it."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +83,7 @@ def read_run(result: RowResult, run_dir: Path) -> RowResult:
     report = run_dir / "metrics.json"
     try:
         finished = json.loads(path.read_text(encoding="utf-8"))
-        used = last_values(run_dir, (*COUNTERS, "val/loss"))
+        found = run_numbers(read_history(run_dir))
         result = replace(
             result,
             status=DONE,
@@ -94,18 +91,23 @@ def read_run(result: RowResult, run_dir: Path) -> RowResult:
             run_dir=str(run_dir),
             seed=finished.get("seed"),
             train_s=finished["train_s"],
-            final_loss=final_loss(run_dir),
-            val_loss=used["val/loss"] or None,
-            tokens=int(used["tokens"]) or None,
-            samples=int(used["samples"]) or None,
-            tiles=int(used["tiles"]) or None,
-            flops=used["flops"] or None,
+            final_loss=found["final_loss"],
+            val_loss=found["val_loss"],
+            tokens=_whole(found["tokens"]),
+            samples=_whole(found["samples"]),
+            tiles=_whole(found["tiles"]),
+            flops=found["flops"] or None,
         )
         return _with_scores(result, json.loads(report.read_text(encoding="utf-8"))) if report.exists() else result
     except FileNotFoundError as error:
         raise InternVLLabError(f"the run ended without {path}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise InternVLLabError(f"{run_dir} holds no report of a run: {type(error).__name__} {error}") from error
+
+
+def _whole(count: float | None) -> int | None:
+    """Return a counter as the table holds it: none where nothing was counted."""
+    return int(count) if count else None
 
 
 def _with_scores(result: RowResult, metrics: Mapping[str, Any]) -> RowResult:

@@ -10,6 +10,9 @@ from typing import Any
 from internvl_lab.tracking.append_only import complete_lines
 from internvl_lab.tracking.csv_log import FILE_NAME
 
+CUMULATIVE = ("tokens", "samples", "tiles", "flops")
+"""What a run has used so far, over all stages: in every row, and the x axes of comparisons."""
+
 Columns = dict[str, list[Any]]
 """Column name to values, all of one length; None where a row has no value."""
 

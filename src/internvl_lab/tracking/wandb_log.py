@@ -17,10 +17,8 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from internvl_lab.atomic import write_atomic
 from internvl_lab.errors import ConfigError
+from internvl_lab.tracking.read_back import CUMULATIVE
 from internvl_lab.tracking.recorded import run_labels
-
-AXES = ("tokens", "samples", "tiles", "flops")
-"""Cumulative counters that any other metric can be drawn over."""
 
 MODES = ("offline", "online", "disabled")
 ID_FILE = "wandb_id.txt"
@@ -90,14 +88,14 @@ class WandbLog(WandbLogger):
         """
         if not self._axes_defined:
             self._define_axes()
-        self._totals |= {axis: metrics[axis] for axis in AXES if axis in metrics}
+        self._totals |= {axis: metrics[axis] for axis in CUMULATIVE if axis in metrics}
         position = {"trainer/global_step": self.step_offset + (step or 0), **self._totals}
         stage = {"stage": self.stage} if self.stage else {}
         self.experiment.log({**metrics, **stage, **position})
 
     @rank_zero_only
     def draw_over(self, keys: Sequence[str], axis: str) -> None:
-        """Draw metrics over `axis` (one of AXES) instead of W&B's own count of rows."""
+        """Draw metrics over `axis` (one of CUMULATIVE) instead of W&B's own count of rows."""
         for key in keys:
             self.experiment.define_metric(key, step_metric=axis)
 
@@ -136,7 +134,7 @@ class WandbLog(WandbLogger):
             self._axes_defined = False
 
     def _define_axes(self) -> None:
-        for axis in AXES:
+        for axis in CUMULATIVE:
             self.experiment.define_metric(axis)
         self._axes_defined = True
 

@@ -11,7 +11,7 @@ on_before_optimizer_step
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 import lightning as L
@@ -107,13 +107,7 @@ class InternVLModule(L.LightningModule):
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Move a pack without Lightning's walk over its fields, which deep-copies the dataclass."""
-        if device.type == "cpu":
-            return batch
-        values: dict[str, Any] = {f.name: getattr(batch, f.name) for f in fields(batch)}
-        for name, value in values.items():
-            if isinstance(value, Tensor):
-                values[name] = value.to(device, non_blocking=True)
-        return Batch(**values)
+        return batch if device.type == "cpu" else batch.to(device)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed drop path for this pack."""

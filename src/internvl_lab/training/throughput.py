@@ -12,11 +12,10 @@ import lightning as L
 import torch
 
 from internvl_lab.models.devices import find_device
+from internvl_lab.tracking import CUMULATIVE
 from internvl_lab.training.module import as_step_module
 
 log = logging.getLogger(__name__)
-
-CUMULATIVE = ("tokens", "samples", "tiles", "flops")
 
 
 @cache

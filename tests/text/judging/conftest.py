@@ -2,29 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
 from internvl_lab.config.asking import AskingConfig
-
-SERVER = Path(__file__).resolve().parent / "judge_server.py"
-
-
-@pytest.fixture(scope="session")
-def judge_server() -> ModuleType:
-    """Give the module `judge_server`."""
-    spec = importlib.util.spec_from_file_location("judge_server", SERVER)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["judge_server"] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture

@@ -102,6 +102,12 @@ def locked(root: Path) -> Iterator[None]:
         yield
 
 
+def miniworld_root(settings: MiniworldConfig, data_dir: str) -> Path:
+    """Name the folder of the splits: one a configuration, because two would make each other's shards anew."""
+    name = hashlib.blake2b(repr(settings).encode(), digest_size=4).hexdigest()
+    return Path(data_dir) / f"miniworld-{name}"
+
+
 def _write_split(folder: Path, job: Job, samples_per_shard: int, num_processes: int, expected_hash: str) -> None:
     """Write one split from scratch, its stamp last."""
     split, start, stop, _, _ = job

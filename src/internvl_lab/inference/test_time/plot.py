@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
 
@@ -11,6 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
+from internvl_lab.drawing import to_png
 from internvl_lab.inference.test_time.results import Curve, Result
 
 COLOURS = {"majority": "#1f4e99", "weighted": "#2a9d8f", "best_of_n": "#d1701f", "pass": "#8a8f98"}
@@ -58,9 +58,7 @@ def draw_curves(results: Sequence[Result], subtitle: str) -> bytes:
     figure.suptitle(f"Test-time scaling: {subtitle}", fontsize=11)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 6), frameon=False, fontsize=9)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
+    return to_png(figure)
 
 
 def _draw_over_samples(axis: Axes, result: Result) -> None:
