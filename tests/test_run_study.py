@@ -98,8 +98,8 @@ def test_a_failing_row_leaves_the_other_s_result_and_is_an_error(tmp_path):
 def test_parts_are_made_once_and_rows_start_from_them(tmp_path):
     tiny = ("debug=tiny", "evaluation.enabled=false", SCRATCH)
     parts = {
-        "vision": ("experiment=pretrain_vision", "model/language=mini/qwen2_5_tiny", *tiny),
         "language": ("experiment=pretrain_language", *tiny),
+        "vision": ("experiment=pretrain_vision", "model/language=mini/qwen2_5_0_5b", *tiny),
     }
     given = (
         "experiment=scaling_grid",
@@ -113,11 +113,14 @@ def test_parts_are_made_once_and_rows_start_from_them(tmp_path):
     latest = tmp_path / "outputs" / "latest"
     rows = list(csv.DictReader((latest / "study.csv").open()))
     made = list(csv.DictReader((latest / "parts" / "study.csv").open()))
-    assert [row["status"] for row in rows + made] == ["done"] * 4
+    assert [row["status"] for row in rows + made] == ["done"] * 5
     assert [row["seed"] for row in rows] == ["1", "2"]
-    assert [row["label"] for row in made] == ["vision internvit_tiny", "language qwen2_5_tiny"]
-    for part in made:
-        source = f"init_from.{part['label'].split()[0]}={part['run_dir']}"
+    folders = {row["label"]: row["run_dir"] for row in made}
+    assert list(folders) == ["language qwen2_5_tiny", "language qwen2_5_0_5b", "vision internvit_tiny"]
+    beside = f"init_from.language={folders['language qwen2_5_0_5b']}"
+    assert made[-1]["overrides"].endswith(beside), "a part starts from the parts before it"
+    for part in ("language qwen2_5_tiny", "vision internvit_tiny"):
+        source = f"init_from.{part.split()[0]}={folders[part]}"
         assert all(source in row["overrides"] for row in rows)
     assert all(float(row["val_loss"]) > 0 and int(row["tokens"]) > 0 for row in rows)
 

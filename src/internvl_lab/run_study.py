@@ -15,8 +15,9 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +130,7 @@ def _with_parts(
     """Make the parts that the rows start from, those that are not there yet, and name them in the rows.
 
     Args:
-        parts: part to the overrides of the run that makes it.
+        parts: part to the overrides of the run that makes it; this run starts from parts named before it.
         base: of the study; the parts' runs get those that say where and how to run.
         study_dir: gets the table of these runs.
         jobs: runs side by side.
@@ -137,32 +138,32 @@ def _with_parts(
         InternVLLabError: a part's run failed twice.
     """
     here = [override for override in base if override.lstrip("+~").startswith(RUN_KEYS)]
-    choices = dict.fromkeys(choice for row in rows for choice in _choices(row, parts))
-    made = {choice: _part_run(choice, parts, here) for choice in choices}
-    folders = {choice: _run_folder(run, here) for choice, run in made.items()}
-    by_label = {run.label: folders[choice] for choice, run in made.items()}
-    results = _run_rows(list(made.values()), here, study_dir, lambda run: by_label[run.label], jobs)
-    _refuse_failures(results, study_dir)
-    return [
-        replace(row, overrides=(*row.overrides, *(f"init_from.{_part(c)}={folders[c]}" for c in _choices(row, parts))))
-        for row in rows
-    ]
+    named = [*chain.from_iterable(row.overrides for row in rows), *chain.from_iterable(parts.values())]
+    runs: list[Row] = []
+    made: dict[str, Path] = {}
+    for part, overrides in parts.items():
+        choices = dict.fromkeys(choice for choice in named if choice.startswith(f"model/{part}="))
+        new = [_start_from(Row(_part_label(choice), (*overrides, choice)), made) for choice in choices]
+        runs += [_with_run(run, here) for run in new]
+        _refuse_failures(_run_rows(runs, here, study_dir, lambda run: _run_folder(run, here), jobs), study_dir)
+        made |= {choice: _run_folder(run, here) for choice, run in zip(choices, runs[-len(new) :], strict=True)}
+    return [_start_from(row, made) for row in rows]
 
 
-def _choices(row: Row, parts: Collection[str]) -> list[str]:
-    """List the row's overrides that choose a part which is made for it: `model/vision=NAME`."""
-    return [override for override in row.overrides if override.startswith("model/") and _part(override) in parts]
+def _part_label(choice: str) -> str:
+    """Call the run that makes `model/<part>=<scale>/NAME` `<part> NAME`."""
+    part, name = choice.removeprefix("model/").split("=")
+    return f"{part} {name.rsplit('/', 1)[-1]}"
 
 
-def _part(choice: str) -> str:
-    """Return the part that `model/<part>=NAME` chooses."""
-    return choice.removeprefix("model/").split("=")[0]
-
-
-def _part_run(choice: str, parts: Mapping[str, Sequence[str]], here: Sequence[str]) -> Row:
-    """Describe the run that makes a part."""
-    name = choice.rsplit("/", 1)[-1]
-    return _with_run(Row(f"{_part(choice)} {name}", (*parts[_part(choice)], choice)), here)
+def _start_from(row: Row, made: Mapping[str, Path]) -> Row:
+    """Let a row start from those of its choices of a part that were made."""
+    starts = (
+        f"init_from.{choice.removeprefix('model/').split('=')[0]}={made[choice]}"
+        for choice in row.overrides
+        if choice in made
+    )
+    return replace(row, overrides=(*row.overrides, *starts))
 
 
 def _run_folder(run: Row, here: Sequence[str]) -> Path:
