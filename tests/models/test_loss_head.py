@@ -67,3 +67,32 @@ def test_a_pack_without_labels_has_no_rows_and_zero_gradients() -> None:
     result.losses.sum().backward()
     assert not hidden.grad.any()
     assert not head.weight.grad.any()
+
+
+@pytest.mark.parametrize("rows_at_once", [4, 1000])
+def test_a_second_backward_pass_is_an_error_or_the_same(rows_at_once: int) -> None:
+    head, hidden, labels = problem()
+    loss = supervised_losses(head, hidden, labels, VOCAB, rows_at_once * VOCAB * 4).losses.sum()
+    loss.backward(retain_graph=True)
+    first = hidden.grad.clone()
+    try:
+        loss.backward()
+    except RuntimeError as error:
+        assert "modified by an inplace operation" in str(error)
+    else:
+        torch.testing.assert_close(hidden.grad, 2 * first)
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_extreme_logits_have_finite_losses_and_gradients(device: str) -> None:
+    targets = torch.tensor([0, 1, 2], device=device)
+    logits = torch.tensor([[1e4, 0.0, -1e4], [1e4, 0.0, -1e4], [-1e30, -1e30, -1e30]], device=device)
+    ours, theirs = (logits.clone().requires_grad_() for _ in range(2))
+    labels = targets[None]
+    result = supervised_losses(lambda x: x * 1.0, ours[None], labels, 3, 1 << 20)
+    expected = F.cross_entropy(theirs, targets, reduction="none")
+    assert torch.equal(result.losses, expected)
+    result.losses.sum().backward()
+    expected.sum().backward()
+    torch.testing.assert_close(ours.grad, theirs.grad)
+    assert torch.isfinite(ours.grad).all()

@@ -321,9 +321,10 @@ def _head(config: ModelConfig, use: PackUse, n: Numerics, flow: Flow) -> Block:
 
 
 def _loss(config: ModelConfig, use: PackUse, n: Numerics, flow: Flow) -> Block:
-    """Keep the log-probabilities; logits and both gradients come and go, all fp32; hidden states are still there."""
+    """Keep fp32 log-probabilities, made in the logits' place as is their gradient; hidden states are still there."""
     chunk = chunk_rows(config, use.supervised_rows)
     logits = chunk * config.language.vocab_size * FP32
+    rounded = logits * n.compute / FP32 if n.compute < FP32 else 0.0
     hidden = use.tokens * config.language.hidden_size * n.stream
     in_chunks = chunk < use.supervised_rows
     earlier = config.language.vocab_size * config.language.hidden_size * n.weight if in_chunks and flow.trains else 0
@@ -332,7 +333,7 @@ def _loss(config: ModelConfig, use: PackUse, n: Numerics, flow: Flow) -> Block:
         0,
         0,
         saved=0.0 if in_chunks else logits,
-        forward=hidden + 2 * logits,
-        backward=2 * logits + earlier,
+        forward=hidden + logits + rounded,
+        backward=rounded + earlier,
         recomputed=logits if in_chunks else 0.0,
     )
