@@ -176,7 +176,7 @@ def _segmenters(config: RunConfig, probe: ProbeConfig, folder: RunFolder) -> Pro
     def prepare(source: EncoderSource) -> Callable[[int], list[Score]]:
         """Load an encoder."""
         encoder = load_encoder(source, config.model.dtype, config.model.vision_attention)
-        options = (_trainers(config), _device(config), config.data.num_workers, limit)
+        options = (_trainers(config), _device(config), config.data.num_workers, limit, config.data.max_bad_share)
         segmenter = Segmenter(encoder, train, tests, probe.segmentation, *options)
 
         def run(seed: int) -> list[Score]:

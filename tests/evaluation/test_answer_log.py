@@ -23,6 +23,22 @@ def test_lines_are_appended_and_read_back(tmp_path: Path) -> None:
     assert log.lines == AnswerLog(tmp_path, "t", SETTINGS, 2).lines
 
 
+def test_any_text_can_be_logged(tmp_path: Path) -> None:
+    """Line breaks of Unicode, which `splitlines` knows and JSON does not escape, and half a surrogate pair."""
+    texts = ["a\u2028b", "a\x85b", "\ud83d", "\x1c\r"]
+    log = AnswerLog(tmp_path, "t", SETTINGS, 1)
+    log.append([line(0, question=text) for text in texts])
+    assert [row["question"] for row in log.lines] == texts
+    assert AnswerLog(tmp_path, "t", SETTINGS, 1).lines == log.lines
+
+
+def test_a_line_of_other_settings_ends_what_is_read(tmp_path: Path) -> None:
+    """Another process may have written it before the folder's settings were set aside."""
+    log = AnswerLog(tmp_path, "t", SETTINGS, 1)
+    log.append([line(0, settings=log.stamp), line(1, settings="another"), line(2, settings=log.stamp)])
+    assert [row["id"] for row in AnswerLog(tmp_path, "t", SETTINGS, 1).lines] == ["0"]
+
+
 def test_a_half_line_and_a_half_chunk_are_dropped(tmp_path: Path) -> None:
     log = AnswerLog(tmp_path, "t", SETTINGS, 2)
     log.append([line(0), line(1)])

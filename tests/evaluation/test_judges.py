@@ -18,6 +18,11 @@ LINES = [
 ]
 
 
+def test_line_breaks_of_unicode_end_no_line(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"task": "t", "id": "a\u2028b", "score": 1, "reply": "x\x85y"}\n')
+    assert read_judge_answers(tmp_path / "a.jsonl") == {"t": {"a\u2028b": 1.0}}
+
+
 def test_what_the_judge_reads(tmp_path: Path) -> None:
     path = write_judge_file(tmp_path / "judge" / "mmvet.jsonl", SUITE, LINES)
     (row,) = map(json.loads, path.read_text().splitlines())
@@ -31,7 +36,16 @@ def test_scores_come_back(tmp_path: Path) -> None:
     assert read_judge_answers(path) == {"mmvet": {"1": 0.5}, "mmhal": {"1": 3.0}}
 
 
-@pytest.mark.parametrize("text", ["{", '{"task": "t", "id": 1}', '{"task": "t", "id": 1, "score": "good"}', "[]"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        '{"task": "t", "id": 1}',
+        '{"task": "t", "id": 1, "score": "good"}',
+        "[]",
+        '{"task": "t", "id": 1, "score": NaN}',
+    ],
+)
 def test_other_lines_are_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.jsonl").write_text(text)
     with pytest.raises(ConfigError, match=r"a\.jsonl, line 1"):

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from internvl_lab.config import ClassificationConfig, ProbeConfig, ProbeDataConfig, ProbeSetConfig, ProbeWorldConfig
-from internvl_lab.errors import ConfigError
+from internvl_lab.errors import ConfigError, SampleError, ShardError
 from internvl_lab.probing.classify import Classifier, ProbeData, open_data
+from internvl_lab.probing.features import Features
 
 WORLD = ProbeDataConfig(miniworld=ProbeWorldConfig(num_train=120, num_test=60))
 QUICK = ClassificationConfig(
@@ -82,6 +83,57 @@ def test_missing_labels_and_broken_pictures_are_left_out(make):
     assert {s.n for s in scores if s.test == "none"} == {0}
     assert all(np.isnan(s.accuracy) for s in scores if s.test == "none")
     assert {s.n for s in scores if s.test == "all"} == {60}
+
+
+def unreadable(pictures, *broken):
+    def read(i):
+        if i in broken:
+            raise SampleError(pictures.keys[i], "corrupt_image")
+        return pictures.read(i)
+
+    return replace(pictures, read=read, fingerprint=f"without {broken}")
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_unreadable_pictures_are_left_out_even_where_they_fill_a_batch(make, cache):
+    """Tests are read 29 + 29 + 2 at a time here, and training pictures two by two."""
+    data = open_data(WORLD)
+    tests = {"miniworld": unreadable(data.tests["miniworld"], 58, 59)}
+    settings = replace(QUICK, cache=cache, learning_rates=(0.3,), heads=("linear",), batch_size=29)
+    scores = make(ProbeConfig(data=WORLD, classification=settings), ProbeData(data.train, tests)).run(0)
+    assert {s.n for s in scores} == {58}
+    train = unreadable(data.train.first(9), 4)
+    scores = make(ProbeConfig(data=WORLD, classification=replace(settings, batch_size=2)), ProbeData(train, tests)).run(
+        0
+    )
+    assert all(np.isfinite(s.accuracy) for s in scores)
+
+
+@pytest.mark.parametrize("cache", [True, False])
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_set_that_cannot_be_read_is_refused(make, cache, split):
+    data = open_data(WORLD, 12)
+    sets = {"train": data.train, "test": data.tests["miniworld"]}
+    sets[split] = unreadable(sets[split], *range(12))
+    settings = replace(QUICK, cache=cache, learning_rates=(0.3,), heads=("linear",))
+    config = ProbeConfig(data=WORLD, classification=settings)
+    with pytest.raises(ShardError, match=r"pictures of .*miniworld.* cannot be read"):
+        make(config, ProbeData(sets["train"], {"test": sets["test"]}), max_bad_share=0.9).run(0)
+
+
+def test_comparisons_leave_tokens_on_the_disk(make, monkeypatch):
+    classifier = make(ProbeConfig(data=WORLD, classification=QUICK))
+    fetched = []
+    fetch = Features.fetch
+
+    def spy(self, *args):
+        found = fetch(self, *args)
+        fetched.extend(found)
+        return found
+
+    monkeypatch.setattr(Features, "fetch", spy)
+    assert classifier.without_training()
+    assert set(fetched) == {"linear@1", "linear@3"}
 
 
 def test_too_few_pictures_and_odd_sizes_are_refused(make):

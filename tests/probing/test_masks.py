@@ -123,3 +123,10 @@ def test_miniworld_has_seven_classes():
     assert (len(train), len(tests["miniworld"]), train.num_classes) == (12, 10, 7)
     image, mask = train.read(3)
     assert image.size == mask.shape == (112, 112)
+
+
+def test_miniworld_s_sets_have_their_own_sizes():
+    train, tests = open_masks(ProbeDataConfig(miniworld=ProbeWorldConfig(num_train=3, num_test=7)))
+    assert (len(train), len(tests["miniworld"])) == (3, 7)
+    train, tests = open_masks(ProbeDataConfig(miniworld=ProbeWorldConfig(num_train=3, num_test=7)), 2)
+    assert (len(train), len(tests["miniworld"])) == (2, 2)

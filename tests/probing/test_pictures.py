@@ -167,3 +167,64 @@ def test_a_part_of_a_set_is_spread_over_it(imagenet):
     assert np.array_equal(np.array(part.read(5)), np.array(train.read(23)))
     assert part.fingerprint != train.fingerprint
     assert train.first(99) is train
+
+
+def test_tars_of_both_splits_may_lie_in_one_folder(tmp_path, write_picture):
+    """As in timm's WebDataset release of ImageNet."""
+    data = write_picture(tmp_path / "a.jpg").read_bytes()
+    folder = tmp_path / "wds"
+    folder.mkdir()
+    write_tar(folder / "imagenet1k-train-0000.tar", [("t.jpg", data), ("t.cls", b"1")])
+    write_tar(folder / "imagenet1k-validation-00.tar", [("v.jpg", data), ("v.cls", b"0")])
+    train = open_set("train", ProbeSetConfig(str(folder / "imagenet1k-train-*.tar")))
+    assert train.keys == ("imagenet1k-train-0000.tar/t",)
+    test = open_set("val", ProbeSetConfig(str(folder / "imagenet1k-validation-*.tar")), train.targets["class"])
+    assert test.keys == ("imagenet1k-validation-00.tar/v",)
+    write_picture(folder / "n01" / "x.jpg")
+    with pytest.raises(ConfigError, match="holds no pictures"):
+        open_set("val", ProbeSetConfig(str(folder / "val-*.tar")))
+
+
+def test_other_pictures_of_the_same_names_have_another_fingerprint(tmp_path, write_picture):
+    """Or their features would be those of the first set, out of the cache."""
+    for folder, level in (("a", 0), ("b", 1)):
+        write_picture(tmp_path / folder / "n01" / "x.jpg", level)
+        write_picture(tmp_path / folder / "n02" / "x.jpg", level + 1)
+    found = [open_set("train", ProbeSetConfig(str(tmp_path / folder))).fingerprint for folder in ("a", "b", "a")]
+    assert found[0] == found[2] != found[1]
+    write_picture(tmp_path / "a" / "n01" / "x.jpg", 5)
+    assert open_set("train", ProbeSetConfig(str(tmp_path / "a"))).fingerprint != found[0]
+
+
+def test_a_set_without_any_label_is_refused(tmp_path, write_picture):
+    picture = write_picture(tmp_path / "flat" / "ILSVRC2012_val_00000001.jpg")
+    (tmp_path / "list.txt").write_text("other.jpg 0\n")
+    with pytest.raises(ConfigError, match="none of the 1 pictures"):
+        open_set("val", ProbeSetConfig(str(tmp_path / "flat"), labels=str(tmp_path / "list.txt")), CLASSES)
+    write_tar(tmp_path / "flat" / "a.tar", [("a.jpg", picture.read_bytes())])
+    with pytest.raises(ConfigError, match=r"KEY\.cls"):
+        open_set("train", ProbeSetConfig(str(tmp_path / "flat")))
+    write_picture(tmp_path / "val" / CLASSES[0] / "ILSVRC2012_val_00000001.JPEG")
+    (tmp_path / "real.json").write_text("[[]]")
+    with pytest.raises(ConfigError, match="none of the 1 pictures"):
+        open_set("val", ProbeSetConfig(str(tmp_path / "val"), real=str(tmp_path / "real.json")), CLASSES)
+
+
+@pytest.mark.parametrize("content", ['{"a": 1}', "[5, [1]]", "no json"])
+def test_a_file_that_is_no_real_json_is_refused(imagenet, content):
+    (imagenet / "real.json").write_text(content)
+    config = ProbeSetConfig(str(imagenet / "val"), real=str(imagenet / "real.json"))
+    with pytest.raises(ConfigError, match=r"no readable real\.json"):
+        open_set("IN-ReaL", config, CLASSES)
+
+
+def test_a_list_in_another_encoding_is_one_clear_error(tmp_path, write_picture):
+    write_picture(tmp_path / "flat" / "x.jpg")
+    (tmp_path / "list.txt").write_bytes("x.jpg 0\n".encode("utf-16"))
+    with pytest.raises(ConfigError, match="not NAME CLASS_INDEX"):
+        open_set("val", ProbeSetConfig(str(tmp_path / "flat"), labels=str(tmp_path / "list.txt")), CLASSES)
+
+
+def test_hidden_folders_are_no_classes(imagenet):
+    (imagenet / "train" / ".ipynb_checkpoints").mkdir()
+    assert open_set("train", ProbeSetConfig(str(imagenet / "train"))).targets["class"] == CLASSES

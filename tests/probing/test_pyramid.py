@@ -3,6 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from internvl_lab.probing.pyramid import (
+    AUXILIARY_MAPS,
     ChannelNorm,
     LinearSegmenter,
     UperSegmenter,
@@ -60,6 +61,13 @@ def test_the_pyramid_and_upernet_have_the_published_shapes():
     assert auxiliary is not None
     assert auxiliary.shape == (2, K, 6, 4)
     assert head.eval()(given)[1] is None
+
+
+def test_the_auxiliary_head_sees_the_authors_maps():
+    """Second map (twice the size) in head tuning, third in full tuning."""
+    for kind, size in (("upernet", (12, 8)), ("full", (6, 4))):
+        head = UperSegmenter(C, K, 12, AUXILIARY_MAPS[kind])
+        assert head(maps())[1].shape == (2, K, *size)
 
 
 def test_the_published_channels_give_the_published_widths():

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from internvl_lab.config import SegmentationConfig
-from internvl_lab.errors import ConfigError, SampleError
+from internvl_lab.errors import ConfigError, SampleError, ShardError
 from internvl_lab.models.vision import VisionLayer
 from internvl_lab.probing.masks import IGNORED, MaskSet
 from internvl_lab.probing.segment import SegmentationModule, Segmenter, heads_of, poly_factor, score_masks
@@ -114,6 +114,30 @@ def test_odd_crops_other_classes_and_single_pictures_are_refused(make):
         make(train=halves(1))
     with pytest.raises(ConfigError, match=r"depths 0\.\.3"):
         make(replace(CONFIG, pyramid_depths=(1, 2, 3, 4))).run("upernet", 0)
+
+
+def test_unreadable_pictures_are_left_out_and_too_many_refused(make):
+    scores, _ = make(train=halves(8, broken={1, 2, 3}), tests={"test": halves(4, broken={0})}).run("upernet", 0)
+    assert scores[0].n == 3
+    with pytest.raises(ShardError, match=r"12 of 12 pictures of halves"):
+        make(train=halves(8, broken=set(range(8)))).run("linear", 0)
+    with pytest.raises(ShardError, match=r"4 of 4 pictures of halves"):
+        make(tests={"test": halves(4, broken=set(range(4)))}).run("linear", 0)
+
+
+def test_depths_may_count_from_the_top(encoder):
+    module = SegmentationModule(encoder, "upernet", 2, replace(CONFIG, pyramid_depths=(1, 2, -2, -1)), 10)
+    assert module.depths == (1, 2, 2, 3)
+    logits, _ = module(torch.zeros(2, 3, 28, 28, dtype=torch.uint8))
+    assert logits.shape == (2, 2, 28, 28)
+
+
+def test_no_layer_above_the_highest_map_is_computed(encoder, monkeypatch):
+    seen = []
+    monkeypatch.setattr(encoder.tower.encoder.layer[2], "forward", seen.append)
+    module = SegmentationModule(encoder, "linear", 2, replace(CONFIG, linear_depth=2), 10)
+    module(torch.zeros(2, 3, 28, 28, dtype=torch.uint8))
+    assert not seen
 
 
 def test_a_batch_without_any_label_is_no_nan(make):

@@ -18,7 +18,8 @@ class ProbeSetConfig:
     """Name one set of pictures on disk."""
 
     path: str = ""
-    """A folder of class folders, a folder of `*.tar` with `KEY.jpg` and `KEY.cls`, or flat pictures with `labels`."""
+    """A folder of class folders, a folder of `*.tar` with `KEY.jpg` and `KEY.cls` (or a pattern of such files, as
+    `DIR/imagenet1k-train-*.tar`), or flat pictures with `labels`."""
     labels: str | None = None
     """For flat pictures: a text file of lines `NAME CLASS_INDEX`."""
     real: str | None = None

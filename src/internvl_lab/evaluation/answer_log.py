@@ -64,13 +64,14 @@ class AnswerLog:
 
     def append(self, lines: Sequence[Line]) -> None:
         """Write a chunk's lines and wait until the disk has them."""
-        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        texts = [json.dumps(line, ensure_ascii=False) for line in lines]
         with self.path.open("ab") as stream:
-            stream.write(text.encode())
+            # half a surrogate pair becomes the \\uXXXX that it is in JSON
+            stream.write("".join(f"{text}\n" for text in texts).encode(errors="backslashreplace"))
             stream.flush()
             os.fsync(stream.fileno())
         # as they would be read back, so that a run that was never killed scores the very same values
-        self.lines += [json.loads(line) for line in text.splitlines()]
+        self.lines += map(json.loads, texts)
 
     def _stored_settings(self) -> dict[str, Any] | None:
         """Return the settings of the answers on disk; None where there are none or they cannot be read."""
@@ -99,7 +100,7 @@ class AnswerLog:
                 parsed = json.loads(raw) if raw.endswith(b"\n") else None
             except ValueError:
                 parsed = None
-            if not isinstance(parsed, dict):
+            if not isinstance(parsed, dict) or parsed.get("settings", self.stamp) != self.stamp:
                 break
             lines.append(parsed)
             ends.append(ends[-1] + len(raw))

@@ -11,6 +11,7 @@ Nothing here opens a connection; `judging.opinions` does, where `judge.url` name
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -65,14 +66,17 @@ def read_judge_answers(path: Path) -> dict[str, dict[str, float]]:
     if not path.is_file():
         raise ConfigError(f"judge_answers={path} does not exist")
     answers: dict[str, dict[str, float]] = {}
-    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, text in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
         if not text.strip():
             continue
         try:
             row = json.loads(text)
             if row["score"] is None:  # the judge refused this one
                 continue
-            answers.setdefault(str(row["task"]), {})[str(row["id"])] = float(row["score"])
+            score = float(row["score"])
+            if not math.isfinite(score):
+                raise ValueError(score)
+            answers.setdefault(str(row["task"]), {})[str(row["id"])] = score
         except (ValueError, KeyError, TypeError) as error:
             raise ConfigError(
                 f"{path}, line {number}: a judge's answer needs task, id and a number as score"

@@ -14,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
-from internvl_lab.errors import ShardError
 from internvl_lab.probing.features import Features, PictureViews, worker_options
 from internvl_lab.probing.pictures import PictureSet
 
@@ -80,18 +79,12 @@ class PictureBatches(Dataset[dict[str, Any]]):
         self.views, self.num_views = views, num_views
 
     def __getitem__(self, items: Items) -> dict[str, Any]:
-        """Return uint8 pictures (B, 3, S, S), labels (B, G) and rows (B,).
-
-        Raises:
-            ShardError: no picture of a batch can be read.
-        """
+        """Return uint8 pictures (B, 3, S, S), labels (B, G) and rows (B,); B = 0 where none can be read."""
         read = [self.views[index, epoch % self.num_views if self.num_views else epoch] for index, epoch in items]
         kept = [k for k, (_, valid) in enumerate(read) if valid]
-        if not kept:
-            raise ShardError(f"{self.views.pictures.name}: none of {len(read)} pictures in a row can be read")
         index = np.array([items[k][0] for k in kept], np.int64)
         return {
-            "pixel_values": torch.stack([read[k][0] for k in kept]),
+            "pixel_values": torch.stack([picture for picture, _ in read])[kept],
             "labels": torch.from_numpy(self.views.pictures.labels[index]),
             "rows": torch.from_numpy(index),
         }

@@ -24,7 +24,7 @@ from internvl_lab.config import ProbeConfig, ProbeDataConfig
 from internvl_lab.errors import ConfigError
 from internvl_lab.probing.batches import FeatureBatches, PictureBatches, build_loader, plain_order, training_order
 from internvl_lab.probing.encoder import Encoder
-from internvl_lab.probing.features import FeaturePlan, Features, PictureViews, encode_set
+from internvl_lab.probing.features import FeaturePlan, Features, PictureViews, check_read, encode_set
 from internvl_lab.probing.metrics import accuracy, nearest_mean, nearest_neighbours
 from internvl_lab.probing.miniworld import world_pictures
 from internvl_lab.probing.module import EMA, ProbeAxis, ProbeModule, build_heads
@@ -120,6 +120,7 @@ class Classifier:
 
         Raises:
             ConfigError: fewer than two training pictures.
+            ShardError: without stored features, too many pictures that cannot be read.
         """
         settings = self.config.classification
         trained, selection = self._split()
@@ -135,6 +136,7 @@ class Classifier:
         module = ProbeModule(self.encoder, heads, self.axis, settings, batch_size, len(order), warmup)
         trainer = self.build_trainer(max_epochs=1)
         trainer.fit(module, build_loader(self._batches(None), order, self._loader_workers))
+        check_read(module.num_read, sum(map(len, order)), self.data.train.name, self.max_bad_share)
         chosen = self._choose_rates(trainer, module, selection)
         return [score for name in self.data.tests for score in self._score(trainer, module, name, chosen, seed)]
 
@@ -143,11 +145,12 @@ class Classifier:
         if self.train_features is None:
             return []
         rows = np.flatnonzero(self._usable())
-        train = self.train_features.fetch(rows)
+        names = [f"linear@{depth}" for depth in self.depths]  # tokens need not fit into memory
+        train = self.train_features.fetch(rows, names)
         scores = []
         for test_name, test in self.data.tests.items():
             seen = np.flatnonzero(self.test_features[test_name].valid)
-            found = self.test_features[test_name].fetch(seen)
+            found = self.test_features[test_name].fetch(seen, names)
             for depth in self.depths:
                 for target, name in enumerate(self.axis.targets):
                     features = train[f"linear@{depth}"], found[f"linear@{depth}"]
@@ -225,7 +228,9 @@ class Classifier:
         """Predict with every head: name to (N, J), and `rows` (N,)."""
         order = plain_order(rows, self.config.classification.batch_size)
         found = trainer.predict(module, build_loader(self._batches(test), order, self._loader_workers))
-        blocks: list[dict[str, Tensor]] = list(found or [])  # type: ignore[arg-type]
+        blocks: list[dict[str, Tensor]] = [block for block in found or [] if len(block["rows"])]  # type: ignore[call-overload, misc]
+        pictures = self.data.train if test is None else self.data.tests[test]
+        check_read(sum(len(block["rows"]) for block in blocks), len(rows), pictures.name, self.max_bad_share)
         return {name: torch.cat([block[name] for block in blocks]).numpy() for name in blocks[0]}
 
     def _choose_rates(self, trainer: L.Trainer, module: ProbeModule, selection: Indices) -> dict[tuple[str, int], int]:

@@ -112,6 +112,16 @@ class PictureViews(Dataset[tuple[Tensor, bool]]):
             return torch.zeros(3, self.size, self.size, dtype=torch.uint8), False
 
 
+def check_read(read: int, asked: int, name: str, max_bad_share: float) -> None:
+    """Refuse a result for which too many pictures of a set, or all, could not be read.
+
+    Raises:
+        ShardError: names the set.
+    """
+    if not read or too_many(asked - read, asked, max_bad_share):
+        raise ShardError(f"{asked - read} of {asked} pictures of {name} cannot be read, above max_bad_share")
+
+
 def worker_options(num_workers: int) -> dict[str, Any]:
     """Return the arguments of a DataLoader with so many workers; forked, because sets of pictures are closures."""
     if num_workers == 0:
@@ -168,9 +178,10 @@ class Features:
             array.flush()
         write_atomic(self.folder / PROGRESS_FILE, json.dumps({"rows": rows}))
 
-    def fetch(self, rows: Sequence[int] | NDArray[np.int64]) -> dict[str, Tensor]:
-        """Return name to bf16 features of some rows, (B, 2C) or (B, 1+P, C)."""
-        return {n: torch.from_numpy(array[rows]).view(torch.bfloat16) for n, array in self._arrays.items()}
+    def fetch(self, rows: Sequence[int] | NDArray[np.int64], names: Sequence[str] | None = None) -> dict[str, Tensor]:
+        """Return name to bf16 features of some rows, (B, 2C) or (B, 1+P, C); of all names, or of these alone."""
+        wanted = self._arrays if names is None else names
+        return {name: torch.from_numpy(self._arrays[name][rows]).view(torch.bfloat16) for name in wanted}
 
 
 def encode_set(
@@ -221,7 +232,7 @@ def encode_set(
         block = extract(encoder, pixel_values.to(device), plan.heads, plan.depths)
         features.write(done, block, valid)
         done, bad = done + len(valid), bad + int((~valid).sum())
-        if too_many(bad, done, max_bad_share):
+        if too_many(bad, done, max_bad_share) or bad == num_rows:
             raise ShardError(f"{bad} of {done} pictures of {pictures.name} cannot be read, above max_bad_share")
         if time.monotonic() - saved_at > SAVE_EVERY_S or done == num_rows:
             features.commit(done)

@@ -8,6 +8,8 @@ Source: authors' `configs/_base_/datasets/ade20k_504x504.py`.
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -15,9 +17,12 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from internvl_lab.constants import IMAGENET_MEAN
 from internvl_lab.errors import SampleError
 from internvl_lab.probing.masks import IGNORED, Mask, MaskSet
 from internvl_lab.probing.views import view_rng
+
+log = logging.getLogger(__name__)
 
 SCALES = (0.5, 2.0)
 LONGEST = 4
@@ -29,13 +34,15 @@ BRIGHTNESS = 32
 CONTRAST = SATURATION = (0.5, 1.5)
 HUE = 18
 """Of 180: OpenCV's hue counts in steps of two degrees, which makes 36 degrees."""
+PADDING = tuple(round(255 * level) for level in IMAGENET_MEAN)
+"""Of a crop that the picture does not fill; the authors pad with 0 after normalisation."""
 
 
 def scaled_size(size: tuple[int, int], short: int, multiple: int = 1) -> tuple[int, int]:
     """Return (width, height): the shorter side `short` pixels, the longer a multiple, at most four times as long."""
     width, height = size
-    long = min(short * max(size) / min(size), LONGEST * short)
-    long = max(short, round(long / multiple) * multiple)
+    long = round(min(short * max(size) / min(size), LONGEST * short))
+    long = -(-long // multiple) * multiple  # up, as mmsegmentation's ResizeToMultiple
     return (short, long) if width <= height else (long, short)
 
 
@@ -48,7 +55,7 @@ def training_view(image: Image.Image, mask: Mask, size: int, rng: np.random.Gene
         size: S.
         rng: draws; None = the whole picture squashed to the crop's size.
     Returns:
-        uint8 (3, S, S) and int64 (S, S), 255 outside the picture.
+        uint8 (3, S, S), ImageNet's mean outside the picture, which is 0 when normalised, and int64 (S, S), 255 there.
     """
     if rng is None:
         target = (size, size)
@@ -64,7 +71,7 @@ def training_view(image: Image.Image, mask: Mask, size: int, rng: np.random.Gene
         mask = mask[top : top + size, left : left + size]
         if rng.random() < 0.5:
             image, mask = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT), mask[:, ::-1]
-    pixels = np.zeros((size, size, 3), np.uint8)
+    pixels = np.full((size, size, 3), PADDING, np.uint8)
     pixels[: image.height, : image.width] = np.asarray(image)
     classes = np.full((size, size), IGNORED, np.int64)
     classes[: mask.shape[0], : mask.shape[1]] = mask
@@ -114,8 +121,8 @@ def _linear(levels: NDArray[np.uint8], factor: float, shift: float = 0.0) -> NDA
     return cut.astype(np.uint8)
 
 
-class TrainingMasks(Dataset[tuple[Tensor, Tensor]]):
-    """Read the crop of a step: an item is (picture, step); a picture that cannot be read is all ignored.
+class TrainingMasks(Dataset[tuple[Tensor, Tensor, bool]]):
+    """Read the crop of a step: an item is (picture, step).
 
     Args:
         masks: the set.
@@ -126,15 +133,17 @@ class TrainingMasks(Dataset[tuple[Tensor, Tensor]]):
     def __init__(self, masks: MaskSet, size: int, seed: int | None) -> None:
         self.masks, self.size, self.seed = masks, size, seed
 
-    def __getitem__(self, item: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Return uint8 (3, S, S) and int64 (S, S)."""
+    def __getitem__(self, item: tuple[int, int]) -> tuple[Tensor, Tensor, bool]:
+        """Return uint8 (3, S, S), int64 (S, S), and whether the picture could be read; if not, all is ignored."""
         index, step = item
         try:
             image, mask = self.masks.read(index)
-        except SampleError:
-            return torch.zeros(3, self.size, self.size, dtype=torch.uint8), torch.full((self.size, self.size), IGNORED)
+        except SampleError as error:
+            log.warning("%s: %s; left out", self.masks.name, error)
+            black = torch.zeros(3, self.size, self.size, dtype=torch.uint8)
+            return black, torch.full((self.size, self.size), IGNORED), False
         rng = None if self.seed is None else view_rng(self.seed, self.masks.keys[index], step)
-        return training_view(image, mask, self.size, rng)
+        return *training_view(image, mask, self.size, rng), True
 
 
 def window_view(image: Image.Image, size: int, patch_size: int) -> Tensor:

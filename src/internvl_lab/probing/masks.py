@@ -109,7 +109,8 @@ def open_masks(config: ProbeDataConfig, limit: int | None = None) -> tuple[MaskS
 
 
 def _world(config: ProbeWorldConfig, split: str, limit: int | None) -> MaskSet:
-    number = min(config.num_train if split == "train" else config.num_test, limit or config.num_train)
+    number = config.num_train if split == "train" else config.num_test
+    number = min(number, limit or number)
 
     def read(index: int) -> tuple[Image.Image, Mask]:
         """Paint one scene and its mask (H, W)."""

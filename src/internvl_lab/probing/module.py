@@ -107,9 +107,17 @@ class ProbeModule(L.LightningModule):
             self.ema = AveragedModel(heads, multi_avg_fn=average, use_buffers=True)
         self.among: tuple[int, ...] | None = None
         """Classes that predictions may take; None = all."""
+        self.num_read = 0
+        """Pictures of all training batches so far."""
 
-    def training_step(self, batch: Mapping[str, Any], _: int) -> Tensor:
-        """Return the sum of all heads' losses, each times its rate: a scalar."""
+    def training_step(self, batch: Mapping[str, Any], _: int) -> Tensor | None:
+        """Return the sum of all heads' losses, each times its rate: a scalar.
+
+        None leaves the step out: batch normalisation needs two pictures, and others may be unreadable.
+        """
+        self.num_read += len(batch["rows"])
+        if len(batch["rows"]) < 2:
+            return None
         features = self.features_of(batch)
         labels = batch["labels"][:, self.target_of_head]
         losses = [probe_losses(head(features[name]), labels) for name, head in self.heads.items()]
@@ -121,9 +129,11 @@ class ProbeModule(L.LightningModule):
             self.ema.update_parameters(self.heads)
 
     def predict_step(self, batch: Mapping[str, Any], _: int) -> dict[str, Tensor]:
-        """Return the rows (B,) of a batch and the class that each head gives them: name to (B, J)."""
-        features = self.features_of(batch)
+        """Return the rows (B,) of a batch and the class that each head gives them: name to (B, J); none for B = 0."""
         predictions = {"rows": batch["rows"]}
+        if not len(batch["rows"]):
+            return predictions
+        features = self.features_of(batch)
         for name, head in self.heads.items():
             predictions[name] = self._answer(head(features[name]))
             if self.ema is not None:

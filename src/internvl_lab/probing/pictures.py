@@ -1,7 +1,7 @@
 """Labelled pictures, whatever they lie in, as one thing: keys, labels, and a way to read picture i.
 
     root/CLASS/*.jpg                     folder layout; ImageNet, -A, -R, -Sketch; V2 with numbers as class names
-    root/*.tar with KEY.jpg KEY.cls      WebDataset layout
+    root/*.tar with KEY.jpg KEY.cls      WebDataset layout; root/train-*.tar where both splits lie in one folder
     root/*.jpg and a file of labels      flat layout
 
 Class names decide the index in the folder layout, never their order in a set: a set with 200 of 1,000 classes (A, R)
@@ -35,6 +35,8 @@ ONE_TARGET = "class"
 """Name of the target of a set that has only one."""
 
 Labels = NDArray[np.int64]
+Stamp = tuple[int, int]
+"""(bytes, time of the last change in ns) of a file."""
 
 
 @dataclass(frozen=True)
@@ -94,13 +96,16 @@ def open_set(name: str, config: ProbeSetConfig, classes: Sequence[str] | None = 
         config: where it lies, and how it is scored.
         classes: class names of the training set; None = this is the training set, which defines them.
     Raises:
-        ConfigError: no such folder, no pictures, or labels outside the classes.
+        ConfigError: no such folder, no pictures, no labels, or labels outside the classes.
         ShardError: a damaged tar.
     """
-    root = Path(config.path).expanduser()
+    root, pattern = Path(config.path).expanduser(), "*.tar"
+    if "*" in root.name:
+        root, pattern = root.parent, root.name
     if not root.is_dir():
         raise ConfigError(f"probe.data: {name} is not in {root}: no such folder")
-    if tars := sorted(root.glob("*.tar")):
+    tars = sorted(root.glob(pattern))
+    if tars or root != Path(config.path).expanduser():
         found = _open_tars(name, tars, classes)
     elif config.labels is not None:
         found = _open_flat(name, root, Path(config.labels).expanduser(), classes)
@@ -111,57 +116,83 @@ def open_set(name: str, config: ProbeSetConfig, classes: Sequence[str] | None = 
     _report_classes(found)
     if config.real is not None:
         found = replace(found, accepted=_read_real(found, Path(config.real).expanduser()))
+    if not (found.accepted if config.real is not None else (found.labels >= 0).any()):
+        raise ConfigError(
+            f"probe.data: {name}: none of the {len(found)} pictures in {root} has a label: they need class folders, "
+            "KEY.cls beside KEY.jpg, or `labels`"
+        )
     if config.restrict:
         found = replace(found, among=tuple(np.unique(found.labels[found.labels >= 0]).tolist()))
     return found
 
 
 def _build(
-    name: str, keys: Sequence[str], labels: Sequence[int], classes: Sequence[str], read: Callable[[int], bytes]
+    name: str,
+    keys: Sequence[str],
+    labels: Sequence[int],
+    classes: Sequence[str],
+    read: Callable[[int], bytes],
+    stamps: Sequence[Stamp],
 ) -> PictureSet:
-    """Put one target's pictures together."""
+    """Put one target's pictures together; `stamps` of the files tell them from others of the same names."""
     return PictureSet(
         name,
         tuple(keys),
         np.array(labels, np.int64).reshape(-1, 1),
         {ONE_TARGET: tuple(classes)},
         lambda i: decode_image(read(i), keys[i]),
-        hash_of(name, *keys),
+        hash_of(name, *keys, *stamps),
     )
+
+
+def _stamp(entry: os.DirEntry[str] | Path) -> Stamp:
+    found = entry.stat()
+    return found.st_size, found.st_mtime_ns
+
+
+def _pictures_in(folder: Path) -> list[os.DirEntry[str]]:
+    entries = [entry for entry in os.scandir(folder) if entry.name.lower().endswith(PICTURE_SUFFIXES)]
+    return sorted(entries, key=lambda entry: entry.name)
 
 
 def _open_folders(name: str, root: Path, classes: Sequence[str] | None) -> PictureSet:
     """Read root/CLASS/*.jpg; numbers as class names are indices (V2), and sort as numbers."""
-    folders = sorted((path for path in root.iterdir() if path.is_dir()), key=lambda path: path.name)
+    visible = (path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    folders = sorted(visible, key=lambda path: path.name)
     if classes is None:
         classes = [folder.name for folder in folders]
     index = {class_name: i for i, class_name in enumerate(classes)}
     numbered = bool(folders) and all(f.name.isdigit() for f in folders) and not any(f.name in index for f in folders)
     keys: list[str] = []
     labels: list[int] = []
+    stamps: list[Stamp] = []
     for folder in folders:
         label = int(folder.name) if numbered else index.get(folder.name, NO_LABEL)
         if not 0 <= label < len(classes):
             raise ConfigError(
                 f"probe.data: {name} has class {folder.name!r}, which is not among the {len(classes)} training classes"
             )
-        pictures = sorted(e.name for e in os.scandir(folder) if e.name.lower().endswith(PICTURE_SUFFIXES))
-        keys += [f"{folder.name}/{picture}" for picture in pictures]
+        pictures = _pictures_in(folder)
+        keys += [f"{folder.name}/{picture.name}" for picture in pictures]
         labels += [label] * len(pictures)
-    return _build(name, keys, labels, classes, lambda i: (root / keys[i]).read_bytes())
+        stamps += map(_stamp, pictures)
+    return _build(name, keys, labels, classes, lambda i: (root / keys[i]).read_bytes(), stamps)
 
 
 def _open_flat(name: str, root: Path, file: Path, classes: Sequence[str] | None) -> PictureSet:
     """Read root/*.jpg with labels from a file of lines `NAME INDEX`; a picture without a line has no label."""
     if not file.is_file():
         raise ConfigError(f"probe.data: {name}: no file of labels {file}")
-    lines = [line.split() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    text = file.read_bytes().decode(errors="replace")
+    lines = [line.split() for line in text.splitlines() if line.strip()]
     if bad := [line for line in lines if len(line) != 2 or not line[1].isdigit()]:
         raise ConfigError(f"probe.data: {name}: {file} has the line {' '.join(bad[0])!r}, not NAME CLASS_INDEX")
     known = {Path(line[0]).name: int(line[1]) for line in lines}
-    keys = sorted(entry.name for entry in os.scandir(root) if entry.name.lower().endswith(PICTURE_SUFFIXES))
+    pictures = _pictures_in(root)
+    keys = [entry.name for entry in pictures]
     labels = [known.get(key, NO_LABEL) for key in keys]
-    return _build(name, keys, labels, _indexed(name, labels, classes), lambda i: (root / keys[i]).read_bytes())
+    classes = _indexed(name, labels, classes)
+    return _build(name, keys, labels, classes, lambda i: (root / keys[i]).read_bytes(), list(map(_stamp, pictures)))
 
 
 def _open_tars(name: str, tars: Sequence[Path], classes: Sequence[str] | None) -> PictureSet:
@@ -180,7 +211,8 @@ def _open_tars(name: str, tars: Sequence[Path], classes: Sequence[str] | None) -
                 keys.append(f"{tar.name}/{key}")
                 places.append((tar, picture))
                 labels.append(_read_class(tar, parts.get(".cls"), key))
-    return _build(name, keys, labels, _indexed(name, labels, classes), lambda i: _read_at(*places[i]))
+    classes = _indexed(name, labels, classes)
+    return _build(name, keys, labels, classes, lambda i: _read_at(*places[i]), list(map(_stamp, tars)))
 
 
 def _read_at(tar: Path, member: Member) -> bytes:
@@ -216,6 +248,8 @@ def _read_real(pictures: PictureSet, file: Path) -> dict[int, tuple[int, ...]]:
     """
     try:
         entries = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(entries, list) or not all(isinstance(entry, list) for entry in entries):
+            raise ValueError("not a list of lists")
     except (OSError, ValueError) as error:
         raise ConfigError(f"probe.data: {pictures.name}: {file} is no readable real.json: {error}") from error
     accepted: dict[int, tuple[int, ...]] = {}

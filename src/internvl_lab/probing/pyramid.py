@@ -2,7 +2,7 @@
 
     tokens (B, 1+P, C) of one layer   ─ BN ─ 1x1 convolution ─────────────────────────────> (B, K, h, w)
     tokens of four layers ─ x4, x2, x1, x1/2 ─ UperNet (transformers' head) ──────────────> (B, K, 4h, 4w)
-                                       third map ─ auxiliary convolution head, training only ─> (B, K, h, w)
+                     one of the four maps ─ auxiliary convolution head, training only ─> (B, K, h', w')
 
 Source: InternVL 2.5, section 7.2; authors' `segmentation/.../intern_vit_6b.py` (pyramid) and configs; spec section
 11.3. Their heads also drop 10 % of the channels before classifying, which transformers' do not.
@@ -20,6 +20,8 @@ POOL_SCALES = (1, 2, 3, 6)
 LINEAR_SHARE = 45 / 48
 """How far up the linear head looks: the authors' out_indices [44] of 48 layers."""
 INIT_STD = 0.01
+AUXILIARY_MAPS = {"upernet": 1, "full": 2}
+"""The auxiliary head's map, from 0: `in_index=1` in the authors' config of head tuning, the base's 2 in full tuning."""
 
 
 def linear_depth(num_layers: int, asked: int | None = None) -> int:
@@ -76,9 +78,12 @@ class UperSegmenter(nn.Module):
         width: C.
         num_classes: K.
         channels: width of UperNet (the report: 1536).
+        auxiliary_map: which of the pyramid's maps, from 0, the auxiliary head sees.
     """
 
-    def __init__(self, width: int, num_classes: int, channels: int) -> None:
+    def __init__(
+        self, width: int, num_classes: int, channels: int, auxiliary_map: int = AUXILIARY_MAPS["full"]
+    ) -> None:
         super().__init__()
         double = nn.ConvTranspose2d(width, width, 2, 2)
         quadruple = (nn.ConvTranspose2d(width, width, 2, 2), ChannelNorm(width), nn.GELU())
@@ -100,7 +105,7 @@ class UperSegmenter(nn.Module):
             auxiliary_concat_input=False,
         )
         self.head = UperNetHead(settings, [width] * 4)
-        self.auxiliary = UperNetFCNHead(settings, [width] * 4, in_index=2)
+        self.auxiliary = UperNetFCNHead(settings, [width] * 4, in_index=auxiliary_map)
         for classifier in (self.head.classifier, self.auxiliary.classifier):
             _start(classifier)
 
@@ -109,7 +114,7 @@ class UperSegmenter(nn.Module):
         return [scale(x) for scale, x in zip(self.scales, maps, strict=True)]
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
-        """Map four feature maps (B, C, h, w) to logits (B, K, 4h, 4w), and in training auxiliary ones (B, K, h, w)."""
+        """Map four feature maps (B, C, h, w) to logits (B, K, 4h, 4w), in training auxiliary ones (B, K, h', w')."""
         levels = self.pyramid(maps)
         return self.head(levels), self.auxiliary(levels) if self.training else None
 

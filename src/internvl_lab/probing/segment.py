@@ -10,6 +10,7 @@ import copy
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, cast
 
 import lightning as L
@@ -28,11 +29,18 @@ from internvl_lab.errors import ConfigError, SampleError
 from internvl_lab.models import set_drop_path
 from internvl_lab.probing.batches import training_order
 from internvl_lab.probing.encoder import Encoder
-from internvl_lab.probing.features import worker_options
+from internvl_lab.probing.features import check_read, worker_options
 from internvl_lab.probing.layer_decay import decayed_groups
 from internvl_lab.probing.mask_views import TrainingMasks, window_view
 from internvl_lab.probing.masks import IGNORED, Mask, MaskSet
-from internvl_lab.probing.pyramid import LinearSegmenter, UperSegmenter, linear_depth, pyramid_depths, to_map
+from internvl_lab.probing.pyramid import (
+    AUXILIARY_MAPS,
+    LinearSegmenter,
+    UperSegmenter,
+    linear_depth,
+    pyramid_depths,
+    to_map,
+)
 from internvl_lab.probing.score import Score
 from internvl_lab.probing.sliding import slide
 
@@ -67,8 +75,8 @@ class SegmentationModule(L.LightningModule):
             self.segmenter: LinearSegmenter | UperSegmenter = LinearSegmenter(width, num_classes)
         else:
             asked = pyramid_depths(layers, config.pyramid_depths)
-            self.segmenter = UperSegmenter(width, num_classes, config.channels)
-        encoder.resolve_depths(asked)  # refuses what the encoder does not have
+            self.segmenter = UperSegmenter(width, num_classes, config.channels, AUXILIARY_MAPS[head])
+        asked = tuple(encoder.resolve_depths((depth,))[0] for depth in asked)  # in the order of the pyramid
         self.depths, self.weight_decay = asked, 0.0 if head == "linear" else config.weight_decay
         if self.trains_encoder:
             self.tower = copy.deepcopy(encoder.tower).requires_grad_(True).train()  # in eval mode no path drops
@@ -76,6 +84,8 @@ class SegmentationModule(L.LightningModule):
             set_drop_path(self.tower, config.drop_path_rate)
             encoder = Encoder(encoder.label, encoder.fingerprint, encoder.config, self.tower)
         self._encoder = (encoder,)  # hidden from nn.Module: a frozen encoder is not trained or saved
+        self.num_read = 0
+        """Crops of all training batches so far."""
 
     def forward(self, pixel_values: Tensor) -> tuple[Tensor, Tensor | None]:
         """Segment crops: uint8 (B, 3, S, S) to logits (B, K, S, S), and auxiliary ones in training."""
@@ -84,18 +94,27 @@ class SegmentationModule(L.LightningModule):
         patch = encoder.config.patch_size
         grid = (pixel_values.shape[2] // patch, pixel_values.shape[3] // patch)
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.trains_encoder):
-            states = dict(enumerate(encoder.hidden_states(pixel_values)))
+            layers = enumerate(islice(encoder.hidden_states(pixel_values), max(self.depths) + 1))
+            states = {depth: tokens for depth, tokens in layers if depth in self.depths}
         logits, auxiliary = self.segmenter([to_map(states[depth], grid) for depth in self.depths])
         resize = (pixel_values.shape[2], pixel_values.shape[3])
         large = [None if x is None else F.interpolate(x, resize, mode="bilinear") for x in (logits, auxiliary)]
         return cast("tuple[Tensor, Tensor | None]", tuple(large))
 
-    def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
-        """Return the loss of crops (B, 3, S, S) with classes (B, S, S): a scalar."""
-        logits, auxiliary = self(batch[0])
-        loss = _cross_entropy(logits, batch[1])
+    def training_step(self, batch: tuple[Tensor, Tensor, Tensor], _: int) -> Tensor | None:
+        """Return the loss of those crops (B, 3, S, S) with classes (B, S, S) that could be read (B,): a scalar.
+
+        None leaves the step out: batch normalisation needs two crops.
+        """
+        read = batch[2]
+        self.num_read += int(read.sum())
+        if read.sum() < 2:
+            return None
+        crops, classes = batch[0][read], batch[1][read]
+        logits, auxiliary = self(crops)
+        loss = _cross_entropy(logits, classes)
         if auxiliary is not None:
-            loss = loss + self.config.auxiliary_weight * _cross_entropy(auxiliary, batch[1])
+            loss = loss + self.config.auxiliary_weight * _cross_entropy(auxiliary, classes)
         return loss
 
     def configure_optimizers(self) -> Any:
@@ -132,6 +151,7 @@ class Segmenter:
         build_trainer: gives a Lightning Trainer for fixed options.
         num_workers: processes that read pictures.
         max_steps: shorten each training; None = as configured.
+        max_bad_share: share of pictures that may be unreadable.
     """
 
     encoder: Encoder
@@ -142,6 +162,7 @@ class Segmenter:
     device: torch.device
     num_workers: int = 0
     max_steps: int | None = None
+    max_bad_share: float = 0.01
 
     def __post_init__(self) -> None:
         """Refuse crops that patches do not tile, sets of other classes, and too few pictures."""
@@ -157,7 +178,11 @@ class Segmenter:
                 raise ConfigError(f"{test.name} has {test.num_classes} classes, training {self.train.num_classes}")
 
     def run(self, head: str, seed: int) -> tuple[list[Score], list[Example]]:
-        """Train one head from one seed; return its scores, and examples of the first test set."""
+        """Train one head from one seed; return its scores, and examples of the first test set.
+
+        Raises:
+            ShardError: too many pictures that cannot be read.
+        """
         L.seed_everything(seed, verbose=False)
         c = self.config
         num_steps = min(c.max_steps, self.max_steps or c.max_steps)
@@ -171,10 +196,12 @@ class Segmenter:
             **worker_options(self.num_workers),
         )
         self.build_trainer(max_epochs=1).fit(module, loader)
+        check_read(module.num_read, sum(map(len, order)), self.train.name, self.max_bad_share)
         module = module.to(self.device).eval()
         scores, examples = [], list[Example]()
         for name, test in self.tests.items():
             value, n, shown = score_masks(module, test, c, self.encoder.config.patch_size)
+            check_read(n, len(test), test.name, self.max_bad_share)
             scores.append(Score(self.encoder.label, seed, head, max(module.depths), MIOU, name, n, value))
             examples = examples or shown
         return scores, examples

@@ -8,6 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+CLASSES_AT_ONCE = 16
+"""Maps that are held at the picture's own size: 0.8 GB for 12 megapixels, where ADE20K's 150 take 7."""
+
 
 def windows(length: int, crop: int, stride: int) -> list[int]:
     """Return where windows start along one side; the last one is moved inside. Source: mmsegmentation's slide mode."""
@@ -41,5 +44,16 @@ def slide(
             total[area] += logits
             count[area] += 1
     assert total is not None
-    resized = F.interpolate((total / count)[None], size=size, mode="bilinear", align_corners=False)
-    return resized[0].argmax(0)
+    return _largest(total / count, size)
+
+
+def _largest(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize logits (K, h, w) to `size` and take the largest, a few classes at a time to spare memory."""
+    classes = torch.zeros(size, dtype=torch.int64, device=logits.device)
+    highest = torch.full(size, -torch.inf, device=logits.device)
+    for first in range(0, len(logits), CLASSES_AT_ONCE):
+        part = logits[None, first : first + CLASSES_AT_ONCE]
+        value, index = F.interpolate(part, size=size, mode="bilinear", align_corners=False)[0].max(0)
+        classes = torch.where(value > highest, index + first, classes)
+        highest = torch.maximum(value, highest)
+    return classes

@@ -43,6 +43,11 @@ def test_jsonl_with_images(tmp_path: Path) -> None:
     assert rows[3].fields["question"] == "nested" and rows[1].fields["index"] == "1"
 
 
+def test_line_breaks_of_unicode_end_no_line(tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").write_text('{"question": "a\u2028b\x85c"}\r\n{"question": "d"}', encoding="utf-8")
+    assert [row.fields["question"] for row in read_json_rows(tmp_path / "t.jsonl", tmp_path)] == ["a\u2028b\x85c", "d"]
+
+
 @pytest.mark.parametrize("text", ["{", "[1, 2]", '"text"', '{"a": 1}\n'])
 def test_broken_files(tmp_path: Path, text: str) -> None:
     (tmp_path / "t.json").write_text(text)

@@ -58,6 +58,31 @@ def test_an_index_that_nobody_has_is_a_skip(tmp_path: Path) -> None:
         row.load_images()
 
 
+def test_a_mark_inside_a_cell_quotes_nothing(tmp_path: Path) -> None:
+    """As pandas reads it: otherwise two odd marks make one row of all rows between them."""
+    rows = ['0\ta 5" disk\tA', "1\tplain\tB", '2\tan 8" one\tC', '3\t"say ""x""\nor ""y"""\t"D"', '4\t"""\tE', '"\tF']
+    path = tmp_path / "t.tsv"
+    path.write_text("\n".join(["index\tquestion\tanswer", *rows]))
+    found = [dict(row.fields) for row in read_tsv(path, tmp_path)]
+    assert [row["question"] for row in found] == ['a 5" disk', "plain", 'an 8" one', 'say "x"\nor "y"', '"\tE\n']
+    assert [row["answer"] for row in found] == ["A", "B", "C", "D", "F"]
+
+
+@pytest.mark.parametrize("content", [b'0\t"open\n1\tx\n', b"0\t\xff\xfe\n"])
+def test_an_open_quotation_and_other_encodings_are_one_clear_error(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "t.tsv").write_bytes(b"index\tquestion\n" + content)
+    with pytest.raises(ConfigError, match=r"t\.tsv is no readable TSV file"):
+        list(read_tsv(tmp_path / "t.tsv", tmp_path))
+
+
+def test_a_byte_order_mark_before_a_quoted_header(tmp_path: Path) -> None:
+    (tmp_path / "t.tsv").write_bytes('\ufeff"index"\tquestion\r\n0\tq\r\n1\tr'.encode())
+    assert [dict(row.fields) for row in read_tsv(tmp_path / "t.tsv", tmp_path)] == [
+        {"index": "0", "question": "q"},
+        {"index": "1", "question": "r"},
+    ]
+
+
 def test_broken_files(tmp_path: Path) -> None:
     (tmp_path / "empty.tsv").touch()
     with pytest.raises(ConfigError, match=r"empty\.tsv is empty"):

@@ -47,7 +47,7 @@ def _objects(path: Path) -> Iterator[Mapping[str, Any]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
         if path.suffix.lower() == ".jsonl":
-            content: Any = [json.loads(line) for line in text.splitlines() if line.strip()]
+            content: Any = [json.loads(line) for line in text.split("\n") if line.strip()]
         else:
             content = json.loads(text)
     except (ValueError, OSError) as error:

@@ -3,13 +3,16 @@ r"""Read VLMEvalKit's TSV files, whose images are base64 texts in the rows thems
 Files have gigabytes, so one pass notes where each row begins and keeps all columns but the images; an image is read
 again from its place when its question is asked. A row may give the index of another row instead of an image.
 
-A row ends at a line break outside of quotation marks, that is, where the number of marks so far is even.
+A row ends at a line break outside of quotation marks. As in pandas, a mark opens a cell only at the cell's beginning:
+in `a 5" disk` it is a character like any other.
 """
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
+import re
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -24,6 +27,9 @@ LONGEST_INDEX = 64
 """An `image` no longer than this is the index of the row that holds it. Source: VLMEvalKit, `image_base.py`."""
 LONG = "base64"
 """Stands for an image that is kept out of memory."""
+_OPENING = re.compile(rb'(?:^|\t)"')
+_QUOTED = re.compile(rb'[^"]*+(?:""[^"]*+)*+"')
+"""The rest of a quoted cell, up to the first mark that is not doubled."""
 csv.field_size_limit(sys.maxsize)
 
 
@@ -34,15 +40,18 @@ def read_tsv(path: Path, root: Path) -> Iterator[Row]:
         path: file with a header; `image` holds base64 or an index, `image_path` names files.
         root: folder of `image_path`; `images/<name of the file>` in it is searched as well.
     Raises:
-        ConfigError: the file is empty, or a row has more cells than the header.
+        ConfigError: the file is empty or no UTF-8, a row has more cells than the header, or a quotation never ends.
     """
-    with path.open("rb") as stream:
-        records = _records(stream)
-        head = next(records, None)
-        if head is None:
-            raise ConfigError(f"{path} is empty")
-        columns = _split(head[1])
-        rows = [(place, _fields(columns, _split(record), path, place)) for place, record in records]
+    try:
+        with path.open("rb") as stream:
+            records = _records(stream)
+            head = next(records, None)
+            if head is None:
+                raise ConfigError(f"{path} is empty")
+            columns = _split(head[1])
+            rows = [(place, _fields(columns, _split(record), path, place)) for place, record in records]
+    except ValueError as error:
+        raise ConfigError(f"{path} is no readable TSV file: {error}") from error
     places = {fields["index"]: place for place, fields in rows if "index" in fields and IMAGE_COLUMN in fields}
     roots = (root / "images" / path.stem, root, path.parent)
     for place, fields in rows:
@@ -59,22 +68,30 @@ def read_tsv(path: Path, root: Path) -> Iterator[Row]:
 
 
 def _records(stream: BinaryIO) -> Iterator[tuple[int, str]]:
-    """Yield (place in the file, text) of each record."""
-    place, parts, marks = 0, list[bytes](), 0
+    """Yield (place in the file, text) of each record; raises ValueError for one that no quotation mark ends."""
+    place, parts, quoted = 0, list[bytes](), False
     start = 0
     for line in stream:
         if not parts:
             start = place
         place += len(line)
         parts.append(line)
-        marks += line.count(b'"')
-        if marks % 2 == 0:
+        quoted = _ends_quoted(line.removeprefix(codecs.BOM_UTF8) if start == 0 else line, quoted)
+        if not quoted:
             text = b"".join(parts).decode("utf-8-sig" if start == 0 else "utf-8")
             parts = []
             if text.strip():
                 yield start, text
     if parts:
-        yield start, b"".join(parts).decode("utf-8", "replace")
+        raise ValueError(f"the quotation in the row at byte {start} never ends")
+
+
+def _ends_quoted(line: bytes, quoted: bool) -> bool:
+    """Say whether a line ends inside a quoted cell; `quoted` = it begins in one."""
+    place = 0
+    while found := _QUOTED.match(line, place) if quoted else _OPENING.search(line, place):
+        place, quoted = found.end(), not quoted
+    return quoted
 
 
 def _split(record: str) -> list[str]:
