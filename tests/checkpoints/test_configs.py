@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from transformers import InternVLConfig
 
 from internvl_lab.checkpoints.configs import OUR_KEY, check_switches, from_native_config, to_native_config
-from internvl_lab.config import ModelConfig
+from internvl_lab.config import LanguageConfig, ModelConfig
 from internvl_lab.errors import CheckpointError
 from internvl_lab.models import InternVL
 
 MakeModel = Callable[..., InternVL]
+QWEN2 = LanguageConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48, vocab_size=300)
 
 
 def test_ours_round_trips_without_the_origin_of_the_weights(config: ModelConfig, make_model: MakeModel) -> None:
@@ -41,6 +43,33 @@ def test_transformers_reads_it_untied_with_our_section_kept(config: ModelConfig,
     assert not native.tie_word_embeddings
     assert native.image_seq_length == 4
     assert native.to_dict()[OUR_KEY]["language"]["model_type"] == config.language.model_type
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"vision_feature_layer": -2}, "vision_feature_layer=-2"),
+        ({"vision_feature_select_strategy": "full"}, "select_strategy='full'"),
+        ({"projector_hidden_act": "relu"}, "projector_hidden_act='relu'"),
+        ({"vision_config": {"hidden_act": "relu"}}, "vision_config.hidden_act='relu'"),
+        ({"vision_config": {"image_size": [56, 84]}}, "vision_config.image_size="),
+        ({"text_config": {"hidden_act": "gelu"}}, "text_config.hidden_act='gelu'"),
+        ({"text_config": {"use_sliding_window": True}}, "use_sliding_window=True"),
+        ({"text_config": {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}}}, "'linear'"),
+        ({"text_config": "qwen2"}, "describes no InternVL model"),
+    ],
+)
+def test_settings_without_counterpart_are_refused(
+    change: dict[str, Any], message: str, config: ModelConfig, make_model: MakeModel
+) -> None:
+    """Each of them changes the logits by 0.1 to 5 on random weights, and no tensor's name or shape tells."""
+    content = json.loads(json.dumps(to_native_config(make_model(replace(config, language=QWEN2)), "float32")))
+    del content[OUR_KEY]
+    for key, value in change.items():
+        content[key] = content[key] | value if isinstance(value, dict) else value
+    with pytest.raises(CheckpointError) as caught:
+        from_native_config(content)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize("content", [{}, {"model_type": "llava"}, {OUR_KEY: {"image_token_id": 1, "wrong": 2}}])

@@ -88,3 +88,9 @@ def test_what_cannot_be_translated_is_refused() -> None:
         to_native("language_model.model.layers.0.attention.wqkv.weight", torch.zeros(32, 16), None)
     with pytest.raises(CheckpointError, match=r"model\.head\.weight has no counterpart"):
         official_tensors(["model.head.weight"], GROUPED)
+
+
+@pytest.mark.parametrize("shape", [(), (7,)])
+def test_a_fused_tensor_of_any_shape_comes_back_to_be_reported(shape: tuple[int, ...], config: ModelConfig) -> None:
+    for name in ("language_model.model.layers.0.attention.wqkv.weight", "vision_model.encoder.layers.0.attn.qkv.bias"):
+        assert to_native(name, torch.zeros(shape), config.language)

@@ -145,3 +145,20 @@ def test_the_processor_travels_with_the_weights(make_model: MakeModel, tmp_path:
     folder = save_model(make_model(), tmp_path / "weights", {}, template=template, tiling=tiling)
     loaded, loaded_tiling = load_processor(folder)
     assert (loaded.fingerprint, loaded_tiling) == (template.fingerprint, tiling)
+
+
+def test_a_folder_that_transformers_saved_tied_is_read(tmp_path: Path) -> None:
+    """Tied is the default of transformers' InternVLConfig; then no lm_head.weight is stored."""
+    text = {"vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 1, "intermediate_size": 48}
+    text |= {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64, "model_type": "qwen2"}
+    vision = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    vision |= {"image_size": [56, 56], "patch_size": [14, 14]}
+    torch.manual_seed(0)
+    config = InternVLConfig(vision_config=vision, text_config=text, image_token_id=293, image_seq_length=4)
+    theirs = InternVLForConditionalGeneration(config).eval()
+    theirs.save_pretrained(tmp_path / "tied")
+    assert "lm_head.weight" not in load_file(tmp_path / "tied" / "model.safetensors")
+    model = load_model(tmp_path / "tied").eval()
+    with torch.inference_mode():
+        expected = theirs(input_ids=IDS, pixel_values=TILES).logits
+        torch.testing.assert_close(logits_of(model), expected, atol=5e-6, rtol=0)

@@ -138,7 +138,8 @@ def test_a_wqkv_that_does_not_divide_is_listed() -> None:
         ({"vision_config__norm_type": None}, "'norm_type'"),
         ({"vision_config__qk_normalization": None}, "'qk_normalization'"),
         ({"llm_config__model_type": "phi3"}, "model_type='phi3'"),
-        ({"llm_config__tie_word_embeddings": True}, "tie_word_embeddings=True"),
+        ({"llm_config__hidden_size": "96"}, "wrong kind"),
+        ({"force_image_size": 112}, "force_image_size=112"),
         ({"llm_config__rope_scaling": {"type": "yarn", "factor": 4.0}}, "rope_scaling.type='yarn'"),
     ],
 )

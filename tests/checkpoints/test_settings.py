@@ -64,6 +64,9 @@ def test_a_language_model_that_transformers_saved_is_understood(config_class: An
         ({"hidden_act": "gelu"}, "hidden_act='gelu'"),
         ({"num_attention_heads": None}, "'num_attention_heads'"),
         ({"model_type": "phi3"}, "phi3"),
+        ({"rope_scaling": {"factor": 2.0}}, "rope_scaling.type=None"),
+        ({"rope_scaling": "dynamic"}, "wrong kind"),
+        ({"hidden_size": "32"}, "wrong kind"),
     ],
 )
 def test_settings_are_never_guessed(change: dict[str, Any], message: str, config: ModelConfig) -> None:

@@ -49,6 +49,20 @@ def test_a_missing_shard_or_folder_is_named(tmp_path: Path) -> None:
         weight_files(tmp_path / "nowhere")
 
 
+@pytest.mark.parametrize("places", [["a"], {"a": 1}])
+def test_a_malformed_index_is_one_error(places: object, tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    with pytest.raises(CheckpointError, match=r"index\.json: weight_map is no mapping"):
+        weight_files(tmp_path)
+
+
+def test_two_sets_of_weights_in_one_folder_are_refused(tmp_path: Path) -> None:
+    write_shards(tmp_path)
+    save_file({"a": torch.ones(2)}, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match="holds both"):
+        weight_files(tmp_path)
+
+
 def test_the_hash_is_that_of_the_file(tmp_path: Path) -> None:
     file = tmp_path / "model.safetensors"
     save_file({"a": torch.ones(100)}, file)

@@ -132,6 +132,12 @@ def test_folder_without_tokenizer_is_named(tmp_path: Path) -> None:
         load_tokenizer(tmp_path)
 
 
+def test_unreadable_tokenizer_is_named(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"tokenizer\.json is no tokenizer"):
+        load_tokenizer(tmp_path)
+
+
 def test_missing_asset_is_named() -> None:
     with pytest.raises(MissingWeightsError, match=r"assets/no_such_tokenizer/tokenizer\.json"):
         load_tokenizer("asset:no_such_tokenizer")

@@ -200,9 +200,10 @@ def _of_run(run_config: Mapping[str, Any]) -> Companions:
 def _tiling_of_official(content: Mapping[str, Any]) -> TilingConfig | None:
     """Read the tiling from the authors' config.json; None where a field is missing."""
     try:
-        patches = content["force_image_size"] // content["vision_config"]["patch_size"]
+        tile_size = content["vision_config"]["image_size"]  # `force_image_size` is the same where it is given
+        patches = tile_size // content["vision_config"]["patch_size"]
         return TilingConfig(
-            tile_size=content["force_image_size"],
+            tile_size=tile_size,
             num_visual_tokens=round((patches * content["downsample_ratio"]) ** 2),
             min_tiles=content["min_dynamic_patch"],
             max_tiles=content["max_dynamic_patch"] if content.get("dynamic_image_size", True) else 1,

@@ -8,6 +8,7 @@ from typing import Any
 
 from transformers.models.internvl.configuration_internvl import InternVLConfig, InternVLVisionConfig
 
+from internvl_lab.checkpoints.official import WRONG_KIND, refuse_others
 from internvl_lab.config import LanguageConfig, ModelConfig, ProjectorConfig, VisionConfig
 from internvl_lab.config.model import LAYER_SIZES
 from internvl_lab.errors import CheckpointError
@@ -68,8 +69,19 @@ def from_native_config(content: Mapping[str, Any]) -> tuple[ModelConfig, int]:
         raise CheckpointError(f"config.json describes no InternVL model: model_type={content.get('model_type')!r}")
     try:
         return _from_ours(content[OUR_KEY]) if OUR_KEY in content else _from_transformers(content)
-    except (KeyError, TypeError) as error:
+    except (KeyError, *WRONG_KIND) as error:
         raise CheckpointError(f"config.json describes no InternVL model: {error}") from error
+
+
+def is_tied(content: Mapping[str, Any]) -> bool:
+    """Say whether a native config.json shares the output layer with the embeddings, which transformers does by default.
+
+    Such a folder holds no `lm_head.weight`.
+    """
+    if OUR_KEY in content:
+        return False
+    flag: bool = content.get("tie_word_embeddings", InternVLConfig.tie_word_embeddings)
+    return flag or bool(content.get("text_config", {}).get("tie_word_embeddings", False))
 
 
 def parts_from_ours(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -127,6 +139,15 @@ def _from_transformers(content: Mapping[str, Any]) -> tuple[ModelConfig, int]:
     language: Any = config.text_config
     sizes = ("num_key_value_heads", "vocab_size", "max_position_embeddings", "rms_norm_eps")
     rope = language.rope_parameters
+    kind = rope.get("rope_type", "default")
+    wanted = {
+        "vision_feature_layer": (config.vision_feature_layer, -1),
+        "vision_feature_select_strategy": (config.vision_feature_select_strategy, "default"),
+        "projector_hidden_act": (config.projector_hidden_act, "gelu"),
+        "text_config.hidden_act": (language.hidden_act, "silu"),
+        "text_config.use_sliding_window": (bool(getattr(language, "use_sliding_window", False)), False),
+    }
+    refuse_others(wanted | ({} if kind == "default" else {"text_config.rope_type": (kind, "dynamic")}))
     result = ModelConfig(
         vision=_vision(config.vision_config),
         projector=ProjectorConfig(downsample_ratio=config.downsample_ratio),
@@ -135,7 +156,7 @@ def _from_transformers(content: Mapping[str, Any]) -> tuple[ModelConfig, int]:
             model_type=language.model_type,
             **{key: getattr(language, key) for key in (*LAYER_SIZES, *sizes)},
             rope_theta=rope["rope_theta"],
-            rope_scaling_factor=rope["factor"] if rope.get("rope_type") == "dynamic" else None,
+            rope_scaling_factor=None if kind == "default" else rope["factor"],
         ),
         dtype="bfloat16" if content.get("dtype", content.get("torch_dtype")) == "bfloat16" else "float32",
     )
@@ -144,6 +165,13 @@ def _from_transformers(content: Mapping[str, Any]) -> tuple[ModelConfig, int]:
 
 def _vision(config: Any) -> VisionConfig:
     """Translate transformers' vision settings."""
+    refuse_others(
+        {
+            "vision_config.hidden_act": (config.hidden_act, "gelu"),
+            "vision_config.image_size": (list(config.image_size), [config.image_size[0]] * 2),
+            "vision_config.patch_size": (list(config.patch_size), [config.patch_size[0]] * 2),
+        }
+    )
     switches = ("norm_type", "use_qk_norm", "attention_bias", "layer_norm_eps")
     return VisionConfig(
         name="native",

@@ -45,7 +45,7 @@ from internvl_lab.checkpoints.official import (
 from internvl_lab.checkpoints.settings import Settings
 from internvl_lab.checkpoints.sources import Source, open_source
 from internvl_lab.checkpoints.tensors import CONFIG_FILE, PROVENANCE_FILE, check_fit, native_tensors, sha256_of
-from internvl_lab.checkpoints.writer import MAX_SHARD_BYTES, Output, write_weights
+from internvl_lab.checkpoints.writer import MAX_SHARD_BYTES, Output, check_replaceable, write_weights
 from internvl_lab.config import LanguageConfig, ModelConfig, TilingConfig, VisionConfig
 from internvl_lab.constants import IMAGE_PLACEHOLDER, PARTS
 from internvl_lab.errors import CheckpointError
@@ -100,7 +100,7 @@ def convert(
 
     Args:
         sources: folders or files, see `open_source`; each part comes from the first that has it.
-        out: appears whole; replaced if it exists.
+        out: appears whole; an older one that this package wrote is replaced.
         form: `native` or `official`.
         parts: parts to convert; none given = all that the sources have.
         allow_pickle: also read .bin, .pt and .pth.
@@ -111,7 +111,8 @@ def convert(
     Returns:
         The folder.
     Raises:
-        CheckpointError: tensors or settings that do not fit (all listed), pickle files, or an impossible request.
+        CheckpointError: tensors or settings that do not fit (all listed), pickle files, an impossible request, or
+            files in `out` that would be lost.
         ConfigError: an unusable tokenizer.
         MissingWeightsError: a source without weights.
     """
@@ -119,6 +120,7 @@ def convert(
         raise CheckpointError(f"format {form!r} must be one of {', '.join(FORMATS)}")
     if dtype is not None and dtype not in _DTYPES:
         raise CheckpointError(f"dtype {dtype!r} must be one of {', '.join(_DTYPES)}")
+    check_replaceable(out, sources)
     opened = [open_source(path, allow_pickle) for path in sources]
     if adapter is not None:
         _merge(adapter, opened)
@@ -144,10 +146,11 @@ def export_adapter(checkpoint: Path, out: Path) -> Path:
 
     Args:
         checkpoint: a resumable checkpoint, plain or sharded.
-        out: appears whole; replaced if it exists.
+        out: appears whole; an older one that this package wrote is replaced.
     Raises:
-        CheckpointError: it holds no adapters.
+        CheckpointError: it holds no adapters, or files in `out` would be lost.
     """
+    check_replaceable(out, [checkpoint])
     source = open_source(checkpoint)
     if not source.adapters:
         raise CheckpointError(f"{checkpoint} holds no adapters: they are in the checkpoints of a LoRA stage")

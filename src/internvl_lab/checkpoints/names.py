@@ -138,7 +138,7 @@ def to_native(name: str, tensor: Tensor, language: LanguageConfig | None) -> lis
     Raises:
         CheckpointError: `wqkv` without `language`.
     """
-    if match := _FUSED_VISION.fullmatch(name):
+    if (match := _FUSED_VISION.fullmatch(name)) and tensor.ndim:
         stem = f"model.vision_tower.encoder.layer.{match[1]}.attention"
         return [(f"{stem}.{p}_proj.{match[2]}", rows) for p, rows in zip("qkv", tensor.chunk(3), strict=False)]
     if match := _FUSED_LANGUAGE.fullmatch(name):
@@ -211,7 +211,7 @@ def _split_wqkv(fused: Tensor, language: LanguageConfig) -> list[Tensor]:
     """
     groups, width = language.num_key_value_heads, language.hidden_size
     queries, head_size = language.num_attention_heads // groups, width // language.num_attention_heads
-    if fused.shape[0] != groups * (queries + 2) * head_size:
+    if fused.ndim != 2 or fused.shape[0] != groups * (queries + 2) * head_size:
         return [fused]
     heads = fused.view(groups, queries + 2, head_size, fused.shape[1])
     return [part.reshape(-1, fused.shape[1]) for part in (heads[:, :queries], heads[:, queries], heads[:, queries + 1])]

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
+
 from internvl_lab.config import LanguageConfig, ModelConfig, ProjectorConfig, TilingConfig, VisionConfig
 from internvl_lab.constants import SPECIAL_TOKENS
 from internvl_lab.errors import CheckpointError
@@ -22,6 +24,9 @@ VISION_TYPE = "intern_vit_6b"
 """`model_type` of both encoders, the 300M one included."""
 LANGUAGE_TYPES = {"qwen2": "qwen2", "internlm2": "llama", "llama": "llama"}
 """The authors' language models, and what they run as here."""
+
+WRONG_KIND = (TypeError, AttributeError, ValueError, StrictDataclassError)
+"""What reading a config.json raises when a field is a text in place of a number, a list in place of a section, ..."""
 
 _CODE_REPOSITORY = "OpenGVLab/InternVL2_5-8B"
 """Where `auto_map` finds the authors' classes when the folder holds no code of its own."""
@@ -46,9 +51,13 @@ def from_official_config(content: Mapping[str, Any]) -> tuple[ModelConfig, int]:
         CheckpointError: a missing field, or a setting this model has no counterpart for.
     """
     try:
-        wanted = {"select_layer": (content["select_layer"], -1), "ps_version": (content["ps_version"], "v2")}
-        tied = content["llm_config"].get("tie_word_embeddings", False)
-        _refuse_others(wanted | {"llm_config.tie_word_embeddings": (tied, False)})
+        tile_size = content["vision_config"]["image_size"]
+        wanted = {
+            "select_layer": (content["select_layer"], -1),
+            "ps_version": (content["ps_version"], "v2"),
+            "force_image_size": (content.get("force_image_size") or tile_size, tile_size),
+        }
+        refuse_others(wanted)
         config = ModelConfig(
             vision=vision_from_official(content["vision_config"], "vision_config."),
             projector=ProjectorConfig(downsample_ratio=content["downsample_ratio"]),
@@ -56,6 +65,8 @@ def from_official_config(content: Mapping[str, Any]) -> tuple[ModelConfig, int]:
         )
     except KeyError as error:
         raise CheckpointError(f"config.json in the authors' format lacks the field {error}") from error
+    except WRONG_KIND as error:
+        raise CheckpointError(f"config.json in the authors' format has a field of a wrong kind: {error}") from error
     return config, config.language.vocab_size - IMAGE_TOKEN_FROM_END
 
 
@@ -66,7 +77,7 @@ def vision_from_official(content: Mapping[str, Any], section: str = "") -> Visio
         CheckpointError: a setting this model has no counterpart for.
         KeyError: a missing field.
     """
-    _refuse_others({f"{section}hidden_act": (content.get("hidden_act", "gelu"), "gelu")})
+    refuse_others({f"{section}hidden_act": (content.get("hidden_act", "gelu"), "gelu")})
     return VisionConfig(
         name="official",
         hidden_size=content["hidden_size"],
@@ -94,7 +105,7 @@ def language_from_official(content: Mapping[str, Any], section: str = "") -> Lan
         raise CheckpointError(f"config.json: {section}model_type={content['model_type']!r} is not supported")
     rope = content.get("rope_parameters") or {}
     scaling = content.get("rope_scaling") or rope
-    kind = scaling.get("type", scaling.get("rope_type", "dynamic" if "factor" in scaling else "default"))
+    kind = scaling.get("type", scaling.get("rope_type", None if "factor" in scaling else "default"))
     wanted = {
         f"{section}bias": (content.get("bias", False), False),
         f"{section}hidden_act": (content.get("hidden_act", "silu"), "silu"),
@@ -102,7 +113,7 @@ def language_from_official(content: Mapping[str, Any], section: str = "") -> Lan
     }
     if kind != "default":
         wanted[f"{section}rope_scaling.type"] = (kind, "dynamic")
-    _refuse_others(wanted)
+    refuse_others(wanted)
     return LanguageConfig(
         name="official",
         model_type=LANGUAGE_TYPES[content["model_type"]],
@@ -216,8 +227,14 @@ def has_own_code(folder: Path) -> bool:
     return all((folder / f"{name.partition('.')[0]}.py").is_file() for name in _CODE_CLASSES.values())
 
 
-def _refuse_others(wanted: Mapping[str, tuple[Any, Any]]) -> None:
-    """Refuse settings under which these weights would compute something else here."""
+def refuse_others(wanted: Mapping[str, tuple[Any, Any]]) -> None:
+    """Refuse settings under which these weights would compute something else here.
+
+    Args:
+        wanted: name of a setting to (what it is, what it must be).
+    Raises:
+        CheckpointError: the first that differs.
+    """
     for key, (found, expected) in wanted.items():
         if found != expected:
             raise CheckpointError(f"config.json: {key}={found!r} is not supported, only {expected!r}")

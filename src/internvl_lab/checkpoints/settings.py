@@ -16,11 +16,12 @@ from typing import Any
 import yaml
 
 from internvl_lab.checkpoints.base import base_of
-from internvl_lab.checkpoints.configs import OUR_KEY, from_native_config, parts_from_ours, vision_from_native
+from internvl_lab.checkpoints.configs import OUR_KEY, from_native_config, is_tied, parts_from_ours, vision_from_native
 from internvl_lab.checkpoints.files import read_json
 from internvl_lab.checkpoints.official import (
     LANGUAGE_TYPES,
     VISION_TYPE,
+    WRONG_KIND,
     from_official_config,
     is_official,
     language_from_official,
@@ -117,7 +118,8 @@ def from_content(content: Mapping[str, Any]) -> Settings:
     try:
         if is_official(content):
             config, image_token_id = from_official_config(content)
-            return _whole(config, ours.get("image_token_id", image_token_id))
+            tied = bool(content["llm_config"].get("tie_word_embeddings", False))
+            return _whole(config, ours.get("image_token_id", image_token_id), tied)
         if kind == VISION_TYPE:
             return Settings(vision=vision_from_official(content))
         if kind == "internvl_vision":
@@ -133,10 +135,12 @@ def from_content(content: Mapping[str, Any]) -> Settings:
             return Settings(**parts, image_token_id=ours.get("image_token_id"))
     except KeyError as error:
         raise CheckpointError(f"config.json lacks the field {error}") from error
+    except WRONG_KIND as error:
+        raise CheckpointError(f"config.json has a field of a wrong kind: {error}") from error
     config, image_token_id = from_native_config(content)
-    return _whole(config, image_token_id)
+    return _whole(config, image_token_id, is_tied(content))
 
 
-def _whole(config: ModelConfig, image_token_id: int | None) -> Settings:
+def _whole(config: ModelConfig, image_token_id: int | None, tied: bool = False) -> Settings:
     """Describe a whole model."""
-    return Settings(config.vision, config.projector, config.language, image_token_id)
+    return Settings(config.vision, config.projector, config.language, image_token_id, is_tied=tied)

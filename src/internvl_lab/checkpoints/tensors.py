@@ -57,7 +57,7 @@ def weight_files(folder: Path) -> list[Path]:
     A sharded checkpoint of FSDP2 is a folder too: all its files are listed. An adapter comes behind its base's files.
 
     Raises:
-        CheckpointError: there are no weights, or a file that the index names is missing.
+        CheckpointError: there are no weights, or two sets of them, or a file that the index names is missing.
     """
     if folder.is_file():
         return [folder]
@@ -66,6 +66,8 @@ def weight_files(folder: Path) -> list[Path]:
     if (folder / SHARDED_MARK).is_file():
         return sorted(path for path in folder.iterdir() if path.is_file())
     if (folder / INDEX_FILE).is_file():
+        if (folder / WEIGHTS_FILE).is_file():  # transformers reads the one, others the other
+            raise CheckpointError(f"{folder} holds both {WEIGHTS_FILE} and {INDEX_FILE}: delete the one that is stale")
         return read_index(folder, INDEX_FILE)
     if not (folder / WEIGHTS_FILE).is_file():
         raise CheckpointError(f"{folder} holds no complete weights; missing: {WEIGHTS_FILE}")
@@ -76,9 +78,12 @@ def read_index(folder: Path, index: str) -> list[Path]:
     """List the shards that an index names.
 
     Raises:
-        CheckpointError: a shard is missing or lies outside the folder, or there are none.
+        CheckpointError: a shard is missing or lies outside the folder, there are none, or the index is malformed.
     """
-    names = sorted(set(read_json(folder / index).get("weight_map", {}).values()))
+    places = read_json(folder / index).get("weight_map", {})
+    if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
+        raise CheckpointError(f"{folder / index}: weight_map is no mapping of tensors to files")
+    names = sorted(set(places.values()))
     missing = [name for name in names if Path(name).name != name or not (folder / name).is_file()]
     if missing or not names:
         raise CheckpointError(f"{folder} holds no complete weights; missing: {', '.join(missing) or 'all shards'}")

@@ -12,11 +12,13 @@ from pathlib import Path
 
 import torch
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from internvl_lab.checkpoints.base import ADAPTER_CONFIG_FILE
 from internvl_lab.checkpoints.files import write_json
-from internvl_lab.checkpoints.tensors import INDEX_FILE, WEIGHTS_FILE
+from internvl_lab.checkpoints.tensors import INDEX_FILE, PROVENANCE_FILE, WEIGHTS_FILE
 from internvl_lab.errors import CheckpointError
 
 MAX_SHARD_BYTES = 5_000_000_000
@@ -34,6 +36,27 @@ class Output:
     """Brings in the data, in any dtype."""
 
 
+def check_replaceable(folder: Path, sources: Iterable[Path] = ()) -> None:
+    """Refuse to write where something would be lost: `new_folder` deletes what was there.
+
+    Args:
+        folder: to be written: new, empty, or an older one that this package wrote.
+        sources: what is read while it is written; none may lie inside it.
+    Raises:
+        CheckpointError: saying what is in the way.
+    """
+    if folder.is_dir():
+        ours = any((folder / name).is_file() for name in (PROVENANCE_FILE, ADAPTER_CONFIG_FILE))
+        if not ours and any(folder.iterdir()):
+            raise CheckpointError(
+                f"{folder} holds files that internvl-lab did not write: name a new or an empty folder"
+            )
+        if inside := [str(source) for source in sources if folder.resolve() in source.resolve().parents]:
+            raise CheckpointError(f"{folder} would be replaced, but it holds {', '.join(inside)}: name another folder")
+    elif folder.exists():
+        raise CheckpointError(f"{folder} is a file: name a folder")
+
+
 def write_weights(
     folder: Path, outputs: Sequence[Output], max_shard_bytes: int = MAX_SHARD_BYTES, progress: bool = False
 ) -> None:
@@ -45,7 +68,7 @@ def write_weights(
         max_shard_bytes: most bytes of one file; a tensor larger than that gets a file of its own.
         progress: show a bar.
     Raises:
-        CheckpointError: nothing to write, or no size.
+        CheckpointError: nothing to write, no size, or no room on the disk.
     """
     if not outputs or max_shard_bytes < 1:
         raise CheckpointError(f"{len(outputs)} tensors cannot be written in files of {max_shard_bytes} bytes")
@@ -63,7 +86,10 @@ def write_weights(
             for output in shard:
                 tensors[output.name] = _plain(output.read(), output.shape.dtype)
                 bar.advance(task, output.shape.nbytes)
-            save_file(tensors, folder / name, metadata={"format": "pt"})
+            try:
+                save_file(tensors, folder / name, metadata={"format": "pt"})
+            except (SafetensorError, OSError) as error:  # a full disk
+                raise CheckpointError(f"{folder / name} cannot be written: {error}") from error
             del tensors  # before the next file's tensors come in
     if len(shards) > 1:
         places = {output.name: name for name, shard in zip(names, shards, strict=True) for output in shard}

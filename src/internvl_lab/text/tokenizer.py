@@ -112,7 +112,10 @@ def num_missing_tokens(folder: Path) -> int:
 def _read(folder: Path, asked: str) -> PreTrainedTokenizerFast:
     """Read a folder's tokenizer as it is."""
     if (folder / TOKENIZER_FILE).is_file():
-        tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+        try:
+            tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+        except Exception as error:  # the tokenizers library raises no class of its own
+            raise ConfigError(f"{folder / TOKENIZER_FILE} is no tokenizer that can be read: {error}") from error
         return tokenizer
     if (folder / SENTENCEPIECE_FILE).is_file():
         return tokenizer_from_sentencepiece(folder / SENTENCEPIECE_FILE)
