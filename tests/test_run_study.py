@@ -7,8 +7,8 @@ from internvl_lab.config.compose import compose, compose_raw, plain, typed_confi
 from internvl_lab.errors import ConfigError, InternVLLabError
 from internvl_lab.prepare import run_hash
 from internvl_lab.run import Invocation, run
-from internvl_lab.run_study import NO_SWEEP, _with_run, gpu_slots, row_overrides, study_hash
-from internvl_lab.scaling import Row, expand
+from internvl_lab.run_study import NO_SWEEP, _run_folder, _with_run, gpu_slots, row_overrides, study_hash
+from internvl_lab.scaling import Row, RowResult, expand
 from internvl_lab.scaling.rows import format_value
 
 SCRATCH = "init_from={vision: null, projector: null, language: null}"
@@ -88,10 +88,30 @@ def test_the_vit_ablation_runs_both_rows_and_compares_them(tmp_path):
 @pytest.mark.slow
 def test_a_failing_row_leaves_the_other_s_result_and_is_an_error(tmp_path):
     with pytest.raises(InternVLLabError, match="rows failed"):
-        execute(tmp_path, *STUDY, "stage=stage1", "+sweep.axes={ckpt_path: [null, /nowhere.ckpt]}")
+        execute(tmp_path, *STUDY, "stage=stage1", "+sweep.axes={trial: {sound: {seed: 1}, lost: {seed: 2, ckpt_path: /nowhere.ckpt}}}")
     rows = json.loads((tmp_path / "outputs" / "latest" / "metrics.json").read_text())["rows"]
     assert [row["status"] for row in rows] == ["done", "failed", "done", "failed"]
     assert all(row["error"] for row in rows if row["status"] == "failed")
+
+
+def test_a_row_lies_where_its_own_command_line_puts_it(tmp_path, monkeypatch):
+    """Experiments as rows: each writes below its own name, and that is where the study looks."""
+    found = []
+
+    def look(rows, base, study_dir, run_dir, jobs):
+        found.extend((run_dir(row), _run_folder(row, base)) for row in rows)
+        return [RowResult.pending(row) for row in rows]
+
+    monkeypatch.setattr("internvl_lab.run_study._run_rows", look)
+    with pytest.raises(InternVLLabError, match="rows failed"):
+        execute(tmp_path, "+sweep.axes={experiment: [quickstart, reasoning]}", "scale=mini", "debug=tiny")
+    assert [here for here, _ in found] == [there for _, there in found]
+    assert [here.parent.name for here, _ in found] == ["quickstart", "reasoning"]
+
+
+def test_rows_that_are_one_run_are_refused_before_any_runs(tmp_path):
+    with pytest.raises(ConfigError, match="the rows 'num_workers=0' and 'num_workers=1' are the same run"):
+        execute(tmp_path, "+sweep.axes={data.num_workers: [0, 1]}", "scale=mini", "debug=tiny")
 
 
 @pytest.mark.slow

@@ -30,7 +30,7 @@ from internvl_lab.errors import InternVLLabError
 from internvl_lab.models import build_on_meta, count_parameters
 from internvl_lab.prepare import run_hash
 from internvl_lab.run_folder import RunFolder
-from internvl_lab.scaling import Row, RowResult, all_done, expand, run_study, with_budgets, write_comparison
+from internvl_lab.scaling import Row, RowResult, all_done, expand, refuse_equal, run_study, with_budgets, write_comparison
 from internvl_lab.tracking import build_wandb, config_hash, git_revision
 
 log = logging.getLogger(__name__)
@@ -83,6 +83,7 @@ def run_sweep(config: RunConfig, overrides: Sequence[str], name: str, jobs: int 
         name: from `study_hash`; names the study's folder.
         jobs: rows that run side by side.
     Raises:
+        ConfigError: two rows are the same run.
         InternVLLabError: a row failed twice; the others' results stand in `study.csv`.
     """
     base = row_overrides(overrides)
@@ -93,7 +94,9 @@ def run_sweep(config: RunConfig, overrides: Sequence[str], name: str, jobs: int 
     if config.sweep.parts:
         rows = _with_parts(rows, config.sweep.parts, base, folder.path / "parts", jobs)
     rows = [_with_run(row, base) for row in rows]
-    results = _run_rows(rows, base, folder.path, lambda row: experiment / row.key, jobs)
+    refuse_equal(rows)
+    outputs = {row.label: experiment.parent / row_config(row, base).experiment for row in rows}
+    results = _run_rows(rows, base, folder.path, lambda row: outputs[row.label] / row.key, jobs)
     paths = write_comparison(results, folder.path, title=config.experiment, baseline=config.sweep.baseline)
     folder.link_latest()
     _log_to_wandb(config, folder.path, results, paths)

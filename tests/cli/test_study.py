@@ -57,7 +57,7 @@ def test_the_command_prints_the_table_and_runs_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["study", "sweep=loss", "scale=mini", "--dry-run"]) == 0
+    assert main(["study", "sweep=loss", "--dry-run", "scale=mini"]) == 0, "options stand anywhere"
     assert "study of 3 rows" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
 
@@ -99,7 +99,7 @@ def table(folder: Path) -> list[dict[str, str]]:
 
 @pytest.mark.slow
 def test_two_trials_in_parallel_one_failing(tmp_path: Path) -> None:
-    process = study(tmp_path, "+sweep.axes={ckpt_path: [null, /nowhere.ckpt]}", "--jobs", "2")
+    process = study(tmp_path, "+sweep.axes={trial: {sound: {seed: 1}, lost: {seed: 2, ckpt_path: /nowhere.ckpt}}}", "--jobs", "2")
     status, output = finished(process)
     assert status == 2, output
     rows = table(tmp_path)

@@ -13,6 +13,7 @@ from internvl_lab.config import (
     ValidationConfig,
     VisionConfig,
 )
+from internvl_lab.config.compose import compose
 from internvl_lab.errors import ConfigError
 
 
@@ -63,6 +64,11 @@ def test_tiles_must_be_of_the_encoder_s_size():
     RunConfig(model=model, tiling=TilingConfig(tile_size=112)).check_fit()
     with pytest.raises(ConfigError, match=r"tiling\.tile_size=448 must equal model\.vision\.image_size=112"):
         RunConfig(model=model).check_fit()
+
+
+def test_a_sweep_over_what_does_not_train_is_refused():
+    with pytest.raises(ConfigError, match="sweep loss: a study trains, and experiment probe_classification does not"):
+        compose(["experiment=probe_classification", "sweep=loss"])
 
 
 def test_a_sweep_knows_the_keys_that_its_axes_set():

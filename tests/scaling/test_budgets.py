@@ -77,6 +77,11 @@ def test_without_budgets_rows_stay() -> None:
     assert with_budgets(ROWS, SweepConfig("s", {"a": [1, 2]}), config_of) == ROWS
 
 
+def test_equal_budgets_are_refused() -> None:
+    with pytest.raises(ConfigError, match="'small, share=1' are the same run"):
+        with_budgets(ROWS[:1], SweepConfig("s", {"a": [1]}, budget_shares=(1.0, 1.0)), config_of)
+
+
 def test_a_budget_below_one_step_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"sweep\.budget_flops: 1e\+03 is below one step of each stage"):
         equal_steps(SMALL, 1e3)

@@ -73,6 +73,14 @@ def test_a_terminal_of_80_columns_shows_label_and_numbers() -> None:
     assert "…" not in text
 
 
+def test_brackets_in_a_label_are_no_markup() -> None:
+    console = Console(file=io.StringIO(), width=100)
+    runs = [Run("tasks=[ocr]", {"score": 0.5}), Run("ckpt_path=[/a/b]", {"score": 0.5})]
+    console.print(comparison_table(runs, runs[0], "study"))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert all(run.label in text for run in runs)
+
+
 def test_tasks() -> None:
     assert task_cells([SMALL, LARGE]) == (
         ["row", "ocr", "chart"],

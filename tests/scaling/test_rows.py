@@ -12,7 +12,7 @@ from rich.console import Console
 from internvl_lab.config import SweepConfig
 from internvl_lab.errors import ConfigError
 from internvl_lab.scaling import Row, describe, expand
-from internvl_lab.scaling.rows import find_baseline, format_value
+from internvl_lab.scaling.rows import find_baseline, format_value, refuse_equal
 
 
 def labels(axes: dict[str, tuple[Any, ...]]) -> list[str]:
@@ -64,8 +64,18 @@ def test_an_axis_needs_values(axes: dict[str, Any]) -> None:
 
 
 def test_equal_rows_are_refused() -> None:
-    with pytest.raises(ConfigError, match="two rows are the same"):
+    with pytest.raises(ConfigError, match="the rows 'seed=1' and 'seed=1' are the same run"):
         labels({"seed": (1, 1)})
+    with pytest.raises(ConfigError, match="the rows 'one' and 'two' are the same run"):
+        labels({"x": {"one": {"seed": 1}, "two": {"seed": 1}}})
+
+
+def test_rows_of_one_run_are_refused() -> None:
+    """What decides no result (`trainer.strategy`) is not in the key: the second row would get the first one's."""
+    rows = [Row("ddp", ("trainer.strategy=ddp",), "k"), Row("fsdp2", ("trainer.strategy=fsdp2",), "k")]
+    with pytest.raises(ConfigError, match="the rows 'ddp' and 'fsdp2' are the same run"):
+        refuse_equal(rows)
+    refuse_equal([rows[0], Row("fsdp2", ("trainer.strategy=fsdp2",), "other")])
 
 
 def test_no_axes_are_refused() -> None:

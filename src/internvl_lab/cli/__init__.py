@@ -47,11 +47,16 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """Parse a command line; a command may have two words (`curate review`)."""
+    """Parse a command line; a command may have two words (`curate review`), its options any place between overrides."""
     words = list(argv)
     if " ".join(words[:2]) in COMMANDS:
         words[:2] = [" ".join(words[:2])]
-    return build_parser().parse_args(words)
+    if not words or words[0] not in COMMANDS:
+        return build_parser().parse_args(words)
+    name, *rest = words
+    parser = argparse.ArgumentParser(prog=f"python -m internvl_lab {name}", description=COMMANDS[name])
+    _module(name).configure(parser)
+    return parser.parse_intermixed_args(rest, argparse.Namespace(command=name))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

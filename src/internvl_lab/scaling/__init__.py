@@ -7,7 +7,7 @@ from internvl_lab.scaling.cost import Cost, plan_row
 from internvl_lab.scaling.fit import Law, StudyFit, fit_study
 from internvl_lab.scaling.fit_points import Points, collect
 from internvl_lab.scaling.frontier import PartCost, frontier, measure_cost
-from internvl_lab.scaling.rows import Row, describe, expand
+from internvl_lab.scaling.rows import Row, describe, expand, refuse_equal
 from internvl_lab.scaling.runs import Run, read_runs
 from internvl_lab.scaling.study import all_done, run_study
 from internvl_lab.scaling.table import RowResult, read_table, write_table
@@ -33,6 +33,7 @@ __all__ = [
     "push",
     "read_runs",
     "read_table",
+    "refuse_equal",
     "run_flops",
     "run_study",
     "stage_flops",

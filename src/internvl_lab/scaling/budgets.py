@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from internvl_lab.config import RunConfig, StageConfig, SweepConfig
 from internvl_lab.errors import ConfigError
 from internvl_lab.models import step_flops
-from internvl_lab.scaling.rows import Row, find_baseline
+from internvl_lab.scaling.rows import Row, find_baseline, refuse_equal
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def with_budgets(rows: Sequence[Row], sweep: SweepConfig, config_of: Callable[[R
         sweep: with `budget_shares`, `budget_flops`, or neither.
         config_of: composes the configuration of a row.
     Raises:
-        ConfigError: a budget below one step of a stage, or a baseline that is no row.
+        ConfigError: a budget below one step of a stage, two equal ones, or a baseline that is no row.
     """
     if not (sweep.budget_shares or sweep.budget_flops):
         return list(rows)
@@ -76,6 +76,7 @@ def with_budgets(rows: Sequence[Row], sweep: SweepConfig, config_of: Callable[[R
             found.append(_extended(row, config, shared_steps(config, share), f"share={share:g}"))
         for budget in sweep.budget_flops:
             found.append(_extended(row, config, equal_steps(config, budget), f"flops={budget:.3g}"))
+    refuse_equal(found)
     find_baseline(found, sweep.baseline)
     return found
 

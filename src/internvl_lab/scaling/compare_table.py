@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rich.box import SIMPLE_HEAD
+from rich.markup import escape
 from rich.table import Table
 
 from internvl_lab.scaling.compare_plots import task_names
@@ -36,7 +37,7 @@ def comparison_table(runs: Sequence[Run], baseline: Run, title: str) -> Table:
     for column in columns[1:]:
         table.add_column(column.head, justify="right", no_wrap=True)
     for run in runs:
-        table.add_row(*(c.cell(run, baseline) for c in columns), style="" if run.status == DONE else "red")
+        table.add_row(*(escape(c.cell(run, baseline)) for c in columns), style="" if run.status == DONE else "red")
     return table
 
 

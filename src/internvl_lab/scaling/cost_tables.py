@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from internvl_lab.config import RunConfig, StageConfig
@@ -42,7 +43,7 @@ def print_section(section: Section, console: Console) -> None:
     for column in section.columns:
         table.add_column(column, justify="left" if column in _TEXT else "right", overflow="fold")
     for row in section.rows:
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     console.print(table)
 
 

@@ -58,11 +58,24 @@ def expand(sweep: SweepConfig) -> list[Row]:
     rows = [Row(", ".join(c.label for c in chosen), _joined(chosen)) for chosen in _products(sweep)]
     if len({row.slug for row in rows}) < len(rows):
         rows = [Row(" ".join(row.overrides), row.overrides) for row in rows]
-    if len({row.slug for row in rows}) < len(rows):
-        raise ConfigError(f"sweep {sweep.name}: two rows are the same; the values of each axis must differ")
+    refuse_equal(rows)
     if not (sweep.budget_shares or sweep.budget_flops):  # else `with_budgets` gives the rows their last labels
         find_baseline(rows, sweep.baseline)
     return rows
+
+
+def refuse_equal(rows: Sequence[Row]) -> None:
+    """Refuse rows that share a label, or that are one run: its folder would give them all the first one's result.
+
+    Raises:
+        ConfigError: names the two rows.
+    """
+    seen: dict[object, str] = {}
+    for row in rows:
+        for mark in {row.slug, row.overrides, row.key or row.overrides}:
+            if mark in seen:
+                raise ConfigError(f"sweep: the rows {seen[mark]!r} and {row.label!r} are the same run; let them differ")
+            seen[mark] = row.label
 
 
 def _products(sweep: SweepConfig) -> Iterator[tuple[Row, ...]]:
