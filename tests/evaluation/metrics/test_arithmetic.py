@@ -36,6 +36,10 @@ def test_evaluate(text: str, value: float | None) -> None:
     assert evaluate(text) == value
 
 
+def test_variables() -> None:
+    assert evaluate("2*a + pi", a=1.5) == pytest.approx(6.14159265) and evaluate("2*a") is None
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -48,7 +52,7 @@ def test_evaluate(text: str, value: float | None) -> None:
         "sqrt(x=1)",
         "log()",
         "'a'",
-        "10**-400j",
+        "1j",
     ],
 )
 def test_nothing_but_arithmetic_is_evaluated(text: str) -> None:

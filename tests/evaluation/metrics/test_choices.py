@@ -48,7 +48,7 @@ OPTIONS = {"A": "a dog", "B": "the cat", "C": "both", "D": "红色"}
         ("Cannot determine the answer. Failed to obtain answer via API: red, the cat", "B", "C"),
         ("[C]", "C", "[C]"),
         ("A A A", "A", "A"),
-        ("ａ dog", "Z", "ａ dog"),
+        ("\uff21 dog", "Z", "\uff21 dog"),
         ("A|B", "Z", "A"),
     ],
 )

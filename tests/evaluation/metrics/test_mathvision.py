@@ -26,6 +26,9 @@ CHOICE = {"answer": "B", "choices": "['3', '5', '7', '9', '11']"}
         ("14 cm", OPEN, False, False, True),
         ("", OPEN, False, False, True),
         ("X", {**OPEN, "answer": "x"}, True, True, False),
+        ("A", OPEN, True, True, False),  # `a` is the scorer's own variable with the right number
+        ("(a)", OPEN, True, True, False),
+        ("A", {**OPEN, "answer": "x"}, False, False, True),
         ("B", CHOICE, True, True, False),
         ("(B) 5", CHOICE, True, True, False),
         ("5", CHOICE, True, True, False),

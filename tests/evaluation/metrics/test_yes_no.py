@@ -180,16 +180,7 @@ def test_hallusion_in_vlmevalkits_form_is_scored_as_there() -> None:
     def row(kind: str, ids: str, answer: str) -> dict[str, str]:
         return {"category": kind, "l2-category": "ocr", "answer": answer, "index": f"h_{kind}_ocr_{ids}"}
 
-    references = [
-        row("VD", "0_0_0", "Yes"),
-        row("VS", "0_0_0", "Yes"),
-        row("VS", "1_0_0", "No"),
-        row("VD", "1_1_0", "No"),
-    ]
-    scores = hallusion(["yes", "unclear", "no", "no"], references)
-    assert scores == {
-        "hallusion": pytest.approx((3 / 4 + 2 / 3 + 1 / 2) / 3),
-        "aAcc": 3 / 4,
-        "fAcc": 2 / 3,
-        "qAcc": 1 / 2,
-    }
+    rows = (("VD", "0_0_0", "Yes"), ("VS", "0_0_0", "Yes"), ("VS", "1_0_0", "No"), ("VD", "1_1_0", "No"))
+    scores = hallusion(["yes", "unclear", "no", "no"], [row(*values) for values in rows])
+    expected = {"aAcc": 3 / 4, "fAcc": 2 / 3, "qAcc": 1 / 2}
+    assert scores == {"hallusion": pytest.approx(sum(expected.values()) / 3), **expected}

@@ -1,4 +1,4 @@
-r"""Evaluate the numbers and short expressions that answers state, in Python's or LaTeX's notation, without executing them.
+r"""Evaluate numbers and short expressions in Python's or LaTeX's notation, without executing anything.
 
 Scorers of mathematics hand a model's answer to latex2sympy and Python's `eval`; here a small arithmetic of our own
 reads it (numbers, + - * / ^, \frac, \sqrt, a few functions), because an answer of a model must never be executed.
@@ -10,7 +10,7 @@ import ast
 import math
 import operator
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 LONGEST = 200
@@ -22,10 +22,15 @@ _IMPLIED = re.compile(r"(?<=[\d)}])\s*\\(?=sqrt|pi)")
 """Where a factor follows without a sign, as in 2\\sqrt{3}."""
 
 
-def evaluate(text: str) -> int | float | None:
-    """Evaluate a number or a short expression; None where it is none, or not finite."""
+def evaluate(text: str, **variables: float) -> float | None:
+    """Evaluate a number or a short expression; None where it is none, or not finite.
+
+    Args:
+        text: at most `LONGEST` characters.
+        variables: values of names beside the constants and functions.
+    """
     try:
-        value = _evaluate(ast.parse(_as_python(text), mode="eval").body)
+        value = _evaluate(ast.parse(_as_python(text), mode="eval").body, {**_NAMES, **variables})
         return value if math.isfinite(value) else None
     except (SyntaxError, ValueError, ArithmeticError, KeyError, TypeError, RecursionError, MemoryError):
         return None
@@ -58,17 +63,17 @@ _BINARY: dict[type, Callable[[Any, Any], float]] = {
 _NAMES: dict[str, Any] = {name: getattr(math, name) for name in ("sqrt", "sin", "cos", "log", "exp", "e", "pi")}
 
 
-def _evaluate(node: ast.expr) -> float:
-    """Evaluate arithmetic and the functions of `_NAMES`; anything else is refused."""
+def _evaluate(node: ast.expr, names: Mapping[str, Any]) -> float:
+    """Evaluate arithmetic and these functions and constants; anything else is refused."""
     if isinstance(node, ast.Constant) and type(node.value) in (int, float):
         return node.value  # type: ignore[return-value]  # the line above says so
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.USub, ast.UAdd)):
-        value = _evaluate(node.operand)
+        value = _evaluate(node.operand, names)
         return -value if isinstance(node.op, ast.USub) else value
     if isinstance(node, ast.BinOp):
-        return _BINARY[type(node.op)](_evaluate(node.left), _evaluate(node.right))
+        return _BINARY[type(node.op)](_evaluate(node.left, names), _evaluate(node.right, names))
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.keywords:
-        return float(_NAMES[node.func.id](*map(_evaluate, node.args)))
+        return float(names[node.func.id](*(_evaluate(argument, names) for argument in node.args)))
     if isinstance(node, ast.Name):
-        return float(_NAMES[node.id])
+        return float(names[node.id])
     raise ValueError("no arithmetic")

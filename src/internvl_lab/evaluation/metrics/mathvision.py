@@ -27,13 +27,16 @@ _BOXED = re.compile(r"\\boxed\{([^}]*)\}")
 def is_equal(answer: str, right: str) -> bool:
     """Say whether two answers are the same text but for case and outer white space, or the same number.
 
+    The name `a` has the right number's value, which makes a bare A right: the scorer keeps the number in a variable of
+    that name when it evaluates the answer.
     Source: VLMEvalKit, `vlmeval/dataset/utils/mathv.py`, `is_equal`; `arithmetic` stands for latex2sympy and `eval`.
     """
     answer, right = answer.lower().strip(), right.lower().strip()
     if answer == right:
         return True
-    value, wanted = evaluate(answer), evaluate(right)
-    return value is not None and wanted is not None and abs(value - wanted) < TOLERANCE
+    wanted = evaluate(right)
+    value = None if wanted is None else evaluate(answer, a=wanted)
+    return wanted is not None and value is not None and abs(value - wanted) < TOLERANCE
 
 
 def _read(text: str, reference: Any) -> tuple[bool, bool]:

@@ -1,4 +1,4 @@
-"""Multiple choice whose set has a scorer of its own: what it counts is wider or narrower than the readings of `choices`.
+"""Multiple choice whose set has a scorer of its own, wider or narrower than the readings of `choices`.
 
 Each metric names its set's own score first, quirks included, and repeats `multiple_choice` (VLMEvalKit's common reading
 without a judge) beside it, so that both can be seen. Where a scorer would ask a judge, that reading stands in.
@@ -242,7 +242,7 @@ def mmiu(predictions: Sequence[str], references: Sequence[Any]) -> dict[str, flo
 def is_mlvu(prediction: str, reference: Any) -> bool:
     """Say whether the character before the first `)`, or the answer without one, is the right letter.
 
-    Source: VLMEvalKit, `vlmeval/dataset/utils/mlvu.py`, `check_ans_with_model`; its common reading in the judge's place.
+    Source: VLMEvalKit, `vlmeval/dataset/utils/mlvu.py`, `check_ans_with_model`; the common reading for its judge.
     """
     options, right = read_choice(reference)
     head, bracket, _ = prediction.partition(")")
