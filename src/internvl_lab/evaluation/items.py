@@ -190,7 +190,7 @@ def build_reference(benchmark: Benchmark, fields: Mapping[str, Any], options: Ma
     """
     # a judge and a server read whole texts
     keep = _is_text if benchmark.metric == JUDGED or benchmark.submission else _is_small
-    kept = {name: value for name, value in fields.items() if name not in LETTERS and keep(value)}
+    kept = {name: v for name, v in fields.items() if name == "choices" or (name not in LETTERS and keep(v))}
     answer = _read_answer(benchmark, fields.get("answer", fields.get("answers")), options)
     for name in ("answer", "answers", "options", "candidates"):
         kept.pop(name, None)

@@ -27,6 +27,11 @@ FULL = {"bbox": [0, 0, 640, 480], "width": 640, "height": 480}
         ("[[1000, 1000, 0, 0]]", FULL, False),  # corners the wrong way round
         ("[[a, b, c, d]]", FULL, False),
         ("[[1, 2, 3]]", FULL, False),
+        ("[[0, 0, 1e39, 1000]]", FULL, False),  # beyond float32, without a warning
+        ("[[nan, 0, inf, 1000]]", FULL, False),
+        ("see [1] and [[0, 0, 1000, 1000]]", FULL, False),  # the first bracket that three commas follow is read
+        ("[[0,\n0, 1000, 1000]]", FULL, False),  # a box ends with its line
+        ("[[ 0,0 , 1e3,1000.0]]", FULL, True),
         ("no box", FULL, False),
         ("", FULL, False),
         ("[[0, 0, 1000, 1000]] [[5, 5, 6, 6]]", FULL, True),  # the first counts

@@ -1,4 +1,4 @@
-"""Multiple choice: letters, option texts, refusals, groups."""
+"""Multiple choice: letters, option texts, refusals, rotations."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ from typing import Any
 
 import pytest
 
-from internvl_lab.evaluation.metrics import choice_or_word, grouped_choice, mmbench_circular, multiple_choice
+from internvl_lab.evaluation.metrics import mmbench_circular, multiple_choice
 from internvl_lab.evaluation.metrics.choices import (
     correct_letter,
     find_letter,
     find_letter_as_run,
-    is_choice_or_word,
     is_right_choice,
     read_choice,
 )
@@ -43,6 +42,14 @@ OPTIONS = {"A": "a dog", "B": "the cat", "C": "both", "D": "红色"}
         ("答案是D。", "Z", "答案是D。"),  # no space around the letter
         ("Sorry, I can't help with images of people yet. B", "Z", "Sorry, I can't help with images of people yet. B"),
         ("none", "Z", "none"),
+        # by VLMEvalKit's utils/matching_util.py and the authors' evaluate_mmbench.py
+        ("Failed to obtain answer via API. B", "Z", "Failed to obtain answer via API. B"),
+        ("Failed to obtain answer via API. B, the cat", "B", "B"),
+        ("Cannot determine the answer. Failed to obtain answer via API: red, the cat", "B", "C"),
+        ("[C]", "C", "[C]"),
+        ("A A A", "A", "A"),
+        ("\uff21 dog", "Z", "\uff21 dog"),
+        ("A|B", "Z", "A"),
     ],
 )
 def test_find_letter(prediction: str, letter: str, as_run: str) -> None:
@@ -70,6 +77,13 @@ def test_multiple_choice_reports_what_it_could_not_read() -> None:
     assert scores == {"multiple_choice": 0.25, "as_run": 0.5, "first_option": 0.5, "unparsed": 0.25}
 
 
+def test_an_empty_option_is_in_every_answer() -> None:
+    # by VLMEvalKit's utils/matching_util.py, can_infer, and the authors' evaluate_mmbench.py, post_process
+    options = {"A": "red", "B": ""}
+    assert find_letter("b", options) == find_letter_as_run("bc", options) == "B"
+    assert find_letter("red", options) == "Z" and find_letter_as_run("red", options) == "A"
+
+
 def test_without_options_only_letters_count() -> None:
     assert is_right_choice("I think it is C", "C") and not is_right_choice("red", "C")
 
@@ -82,12 +96,9 @@ def test_circular_needs_every_rotation() -> None:
         mmbench_circular(["A"], ["A"])
 
 
-def test_grouped_choice_averages_tasks() -> None:
-    references = [{"answer": "A", "task": task} for task in ("x", "x", "x", "y")]
-    assert grouped_choice(["A", "B", "B", "A"], references) == {"grouped_choice": pytest.approx(2 / 3), "overall": 0.5}
-
-
-def test_choice_or_word() -> None:
-    references = [{"answer": "B", "options": ["x", "y"]}, {"answer": "Yes"}, {"answer": "no"}]
-    assert choice_or_word(["(B)", "yes", "yes"], references) == {"choice_or_word": pytest.approx(2 / 3)}
-    assert is_choice_or_word("YES ", {"answer": "yes"})
+def test_a_question_without_its_first_rotation_does_not_count() -> None:
+    # by VLMEvalKit's utils/multiple_choice.py, mcq_circular_eval, which goes through the rows with index == g_index
+    references = [{"answer": "A", "index": i, **OPTIONS} for i in (7, 1_000_008, 9, 1_000_009)]
+    assert mmbench_circular(["A", "B", "A", "A"], references) == {"mmbench_circular": 1.0, "vanilla": 0.75}
+    with pytest.raises(ValueError, match="first rotation"):
+        mmbench_circular(["A"], references[1:2])

@@ -25,6 +25,8 @@ from internvl_lab.evaluation.metrics.mirb import GROUPS, is_mirb
         ("count", "3", "three dogs", False),  # words only alone
         ("3d_scene", "10", "tenth.", True),
         ("visual_chain", "2", "", False),
+        ("image_needles", "3", "3 of 5", True),  # in no group, read as the authors read it
+        ("count_concat", "maybe", "maybe", False),
         ("food", "A", "a.", True),
         ("food", "A", "A and B", False),
         ("arxiv", "A title", "A title\nbecause", True),

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from internvl_lab.evaluation.metrics import mmmu
-from internvl_lab.evaluation.metrics.mmmu import is_mmmu, is_open_right, judge, normalise, parse_choice, parse_open
+from internvl_lab.evaluation.metrics import mmmu, mmmu_pro
+from internvl_lab.evaluation.metrics.mmmu import (
+    is_mmmu,
+    is_mmmu_pro,
+    is_open_right,
+    judge,
+    normalise,
+    parse_choice,
+    parse_choice_pro,
+    parse_open,
+)
 
 OPTIONS = {"A": "oxygen", "B": "carbon dioxide", "C": "both", "D": "none"}
 
@@ -34,6 +43,33 @@ OPTIONS = {"A": "oxygen", "B": "carbon dioxide", "C": "both", "D": "none"}
 )
 def test_parse_choice(response: str, letter: str | None) -> None:
     assert parse_choice(response, OPTIONS) == letter
+
+
+@pytest.mark.parametrize(
+    ("response", "letter"),
+    [  # computed by MMMU-Pro's mmmu-pro/evaluate.py
+        ("Answer: B", "B"),
+        ("Answer: A or B", "B"),
+        ("I think so. Answer: none", None),
+        ("The answer is ABC. Answer:", "C"),
+        ("Answer: Both", "B"),
+        ("VITAMIN B is it", "B"),
+        ("B. is right, A. is not", "A"),
+        ("CAB said (A)", "A"),
+        ("It must be the cat I think", "B"),
+        ("the cat", None),
+        ("The answer is\nB", "B"),
+        (" B) ", None),
+        ("", None),
+        ("b", None),
+        ("Because of A", "A"),
+        ("答案是D", "D"),
+    ],
+)
+def test_parse_choice_pro(response: str, letter: str | None) -> None:
+    options = {"A": "a dog", "B": "the cat", "C": "both", "D": "red"}
+    assert parse_choice_pro(response, options) == letter
+    assert is_mmmu_pro(response, {"answer": "B", "options": options}) is (letter == "B")
 
 
 @pytest.mark.parametrize(
@@ -78,3 +114,8 @@ def test_the_fallback_is_the_first_option_and_is_counted() -> None:
     reference = {"question_type": "multiple-choice", "answer": "A", "options": "['x', 'y']"}
     assert judge("?", reference) == (True, True)
     assert mmmu(["?", "B", "A"], [reference] * 3) == {"mmmu": pytest.approx(2 / 3), "fallback": pytest.approx(1 / 3)}
+    assert mmmu_pro(["?", "BA", "A"], [reference] * 3)["mmmu_pro"] == 1.0
+
+
+def test_no_letter_is_read_from_options_without_texts() -> None:
+    assert parse_choice("one two three four five six", dict.fromkeys("ABCD", "")) is None

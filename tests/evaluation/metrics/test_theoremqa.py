@@ -30,6 +30,17 @@ from internvl_lab.evaluation.metrics.theoremqa import is_theoremqa, stated_answe
         ("option", "(b)", "The answer is b", False),
         ("list of integer", "[1, 2]", "The answer is [1, 2]", True),
         ("list of integer", "[1, 2]", "The answer is [2, 1]", False),
+        # by OpenCompass's datasets/TheoremQA (latex2sympy failing, but for the last three, which need it)
+        ("float", "6.28", "The answer is 2*π./", True),
+        ("float", "20.0", "The answer is 20°C", True),
+        ("float", "0.5", "The answer is 50%.", True),
+        ("integer", "12", "The answer is $12 /.", True),
+        ("integer", "12", "the answer is 12 kg per m", True),
+        ("integer", "1", "The answer is (1, 2)", True),
+        ("float", "3.0", "The answer is 3 of 5", False),
+        ("integer", "1000", "The answer is 1,000", True),  # read as a number with thousands
+        ("list of integer", "[1, 2]", "The answer is [1,2]", True),  # printed anew
+        ("integer", "0", "The answer is unknown", False),  # a `no`, which is no number
     ],
 )
 def test_one_answer(kind: str, right: str, prediction: str, is_right: bool) -> None:
@@ -37,7 +48,7 @@ def test_one_answer(kind: str, right: str, prediction: str, is_right: bool) -> N
 
 
 def test_only_the_first_of_several_solutions_counts() -> None:
-    assert stated_answer("The answer is 3.\n\nProblem: ...\nThe answer is 4.") == "3.0"
+    assert stated_answer("The answer is 3.\n\nProblem: ...\nThe answer is 4.") == "3"
 
 
 def test_lists_that_json_holds_are_compared_as_their_text() -> None:

@@ -127,6 +127,14 @@ def test_mme_refuses_unknown_subtasks() -> None:
         ("The answer is: Yes!", "yes"),
         ("yes/maybe", "yes"),
         ("不", "unknown"),
+        # by VLMEvalKit's utils/yorn.py and its process_punctuation, which takes 32 dots away
+        (". " * 31 + "no.", "no"),
+        (". " * 32 + "no.", "unknown"),
+        ("1,5 (yes)", "yes"),
+        ("(yes)no", "unknown"),
+        ("no.5", "unknown"),
+        ("yes-no", "unknown"),
+        ("No - yes-", "unknown"),
     ],
 )
 def test_read_yes_or_no(answer: str, read: str) -> None:
@@ -164,3 +172,15 @@ def test_hallusion_reads_vlmevalkits_index() -> None:
     assert hallusion(["yes"], [row]) == {"hallusion": 1.0, "aAcc": 1.0, "fAcc": 1.0, "qAcc": 1.0}
     with pytest.raises(ValueError, match="no set, figure and question"):
         hallusion(["yes"], [{**row, "index": "7"}])
+
+
+def test_hallusion_in_vlmevalkits_form_is_scored_as_there() -> None:
+    # by VLMEvalKit's utils/yorn.py, Hallusion_rating: the category parts nothing, figure 0 of VS is a figure, and
+    # uncertain is wrong
+    def row(kind: str, ids: str, answer: str) -> dict[str, str]:
+        return {"category": kind, "l2-category": "ocr", "answer": answer, "index": f"h_{kind}_ocr_{ids}"}
+
+    rows = (("VD", "0_0_0", "Yes"), ("VS", "0_0_0", "Yes"), ("VS", "1_0_0", "No"), ("VD", "1_1_0", "No"))
+    scores = hallusion(["yes", "unclear", "no", "no"], [row(*values) for values in rows])
+    expected = {"aAcc": 3 / 4, "fAcc": 2 / 3, "qAcc": 1 / 2}
+    assert scores == {"hallusion": pytest.approx(sum(expected.values()) / 3), **expected}

@@ -19,14 +19,7 @@ from internvl_lab.evaluation.metrics.boxes import (
     parse_box,
 )
 from internvl_lab.evaluation.metrics.captions import cider_d
-from internvl_lab.evaluation.metrics.choices import (
-    choice_or_word,
-    grouped_choice,
-    is_choice_or_word,
-    is_right_choice,
-    mmbench_circular,
-    multiple_choice,
-)
+from internvl_lab.evaluation.metrics.choices import is_right_choice, mmbench_circular, multiple_choice
 from internvl_lab.evaluation.metrics.documents import anls, anls_of, is_relaxed, relaxed_accuracy
 from internvl_lab.evaluation.metrics.exact import (
     accuracy,
@@ -37,10 +30,29 @@ from internvl_lab.evaluation.metrics.exact import (
     is_same_word,
     normalise_answer,
 )
+from internvl_lab.evaluation.metrics.mathvision import is_mathvision, mathvision
 from internvl_lab.evaluation.metrics.mathvista import is_mathvista, mathvista
 from internvl_lab.evaluation.metrics.mirb import is_mirb, mirb
-from internvl_lab.evaluation.metrics.mmmu import is_mmmu, mmmu
+from internvl_lab.evaluation.metrics.mmmu import is_mmmu, is_mmmu_pro, mmmu, mmmu_pro
 from internvl_lab.evaluation.metrics.ocr import contained, is_contained, is_ocrbench, ocrbench, score_vcr, vcr
+from internvl_lab.evaluation.metrics.own_choices import (
+    choice_or_word,
+    crpe,
+    is_choice_or_word,
+    is_crpe,
+    is_longvideobench,
+    is_mlvu,
+    is_mme_realworld,
+    is_mmiu,
+    is_mvbench,
+    is_videomme,
+    longvideobench,
+    mlvu,
+    mme_realworld,
+    mmiu,
+    mvbench,
+    videomme,
+)
 from internvl_lab.evaluation.metrics.pairs import average
 from internvl_lab.evaluation.metrics.theoremqa import is_theoremqa, theoremqa
 from internvl_lab.evaluation.metrics.vqa import vqa_accuracy, vqa_score
@@ -58,19 +70,26 @@ __all__ = [
     "choice_or_word",
     "cider_d",
     "contained",
+    "crpe",
     "exact_match",
     "gqa",
-    "grouped_choice",
     "hallusion",
     "iou_at_50",
     "is_box_hit",
     "is_exact",
+    "longvideobench",
+    "mathvision",
     "mathvista",
     "mirb",
+    "mlvu",
     "mmbench_circular",
     "mme",
+    "mme_realworld",
+    "mmiu",
     "mmmu",
+    "mmmu_pro",
     "multiple_choice",
+    "mvbench",
     "normalise_answer",
     "ocrbench",
     "parse_box",
@@ -78,6 +97,7 @@ __all__ = [
     "relaxed_accuracy",
     "theoremqa",
     "vcr",
+    "videomme",
     "vqa_accuracy",
 ]
 
@@ -94,25 +114,42 @@ METRICS: dict[str, tuple[Metric, Judge | None]] = {
     "choice_or_word": (choice_or_word, is_choice_or_word),
     "cider_d": (cider_d, None),  # a caption has no score without the other images
     "contained": (contained, is_contained),
+    "crpe": (crpe, is_crpe),
     "exact_match": (exact_match, is_exact),
     "gqa": (gqa, is_gqa),
-    "grouped_choice": (grouped_choice, is_right_choice),
     "hallusion": (hallusion, is_hallusion),
     "iou_at_50": (iou_at_50, is_grounded),
+    "longvideobench": (longvideobench, is_longvideobench),
+    "mathvision": (mathvision, is_mathvision),
     "mathvista": (mathvista, is_mathvista),
     "mirb": (mirb, is_mirb),
+    "mlvu": (mlvu, is_mlvu),
     "mmbench_circular": (mmbench_circular, is_right_choice),
     "mme": (mme, is_mme),
+    "mme_realworld": (mme_realworld, is_mme_realworld),
+    "mmiu": (mmiu, is_mmiu),
     "mmmu": (mmmu, is_mmmu),
+    "mmmu_pro": (mmmu_pro, is_mmmu_pro),
     "multiple_choice": (multiple_choice, is_right_choice),
+    "mvbench": (mvbench, is_mvbench),
     "ocrbench": (ocrbench, is_ocrbench),
     "pope": (pope, is_pope),
     "relaxed_accuracy": (relaxed_accuracy, is_relaxed),
     "theoremqa": (theoremqa, is_theoremqa),
     "vcr": (vcr, lambda prediction, reference: average(exact for exact, _ in score_vcr(prediction, reference))),
+    "videomme": (videomme, is_videomme),
     "vqa_accuracy": (vqa_accuracy, vqa_score),
 }
 """Name to the metric over all answers, and the score of one answer, 0 to 1, where one has any."""
 
-CHOICE_METRICS = ("multiple_choice", "mmbench_circular", "grouped_choice")
+CHOICE_METRICS = (
+    "longvideobench",
+    "mlvu",
+    "mmbench_circular",
+    "mme_realworld",
+    "mmiu",
+    "multiple_choice",
+    "mvbench",
+    "videomme",
+)
 """Metrics whose questions must have options."""

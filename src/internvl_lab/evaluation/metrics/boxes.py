@@ -91,14 +91,15 @@ def is_grounded(prediction: str, reference: Any) -> bool:
     Source: authors' `internvl_chat/eval/refcoco/evaluate_grounding.py`.
     """
     wanted, size = _pixel_box(reference)
-    found = _read_numbers(prediction)
-    if found.sum() >= _RELATIVE_SUM:
-        found = found / np.float32(BOX_SCALE)
-    found = found * size
-    corner = np.minimum(found[2:], wanted[2:]) - np.maximum(found[:2], wanted[:2])
-    shared = np.prod(np.maximum(corner, np.float32(0)))
-    covered = np.prod(found[2:] - found[:2]) + np.prod(wanted[2:] - wanted[:2]) - shared
-    return bool(covered != 0 and shared / covered >= IOU_THRESHOLD)
+    with np.errstate(all="ignore"):  # an answer may hold nan, inf or 1e39, and such a box has no hit
+        found = _read_numbers(prediction)
+        if found.sum() >= _RELATIVE_SUM:
+            found = found / np.float32(BOX_SCALE)
+        found = found * size
+        corner = np.minimum(found[2:], wanted[2:]) - np.maximum(found[:2], wanted[:2])
+        shared = np.prod(np.maximum(corner, np.float32(0)))
+        covered = np.prod(found[2:] - found[:2]) + np.prod(wanted[2:] - wanted[:2]) - shared
+        return bool(covered != 0 and shared / covered >= IOU_THRESHOLD)
 
 
 def _read_numbers(text: str) -> Floats:

@@ -3,15 +3,15 @@
 Two readings stand side by side. VLMEvalKit's, with which the report scored most of its sets: exactly one option letter
 among the words, else exactly one option text inside the answer. The authors' own, for the sets they scored themselves:
 the first character, else the first option whose text is in the answer. Neither guesses: an answer that names no option
-is wrong (VLMEvalKit without a judge calls it Z), and its share is reported.
+is wrong (VLMEvalKit without a judge calls it Z), and its share is reported. Sets whose scorers read in yet another way
+stand in `own_choices`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from internvl_lab.evaluation.metrics.exact import is_same_word
 from internvl_lab.evaluation.metrics.pairs import (
     answers_of,
     average,
@@ -19,7 +19,6 @@ from internvl_lab.evaluation.metrics.pairs import (
     optional,
     options_of,
     paired,
-    share,
 )
 
 NO_OPTION = "Z"
@@ -34,6 +33,8 @@ _REFUSALS = (
     "I'm sorry, but without the image provided",
     "Cannot determine the answer",
 )
+_NO_ANSWER = "Failed to obtain answer via API"
+"""VLMEvalKit's own message; letters beside it do not count, texts do."""
 
 
 def find_letter(prediction: str, options: dict[str, str]) -> str:
@@ -41,20 +42,26 @@ def find_letter(prediction: str, options: dict[str, str]) -> str:
 
     Args:
         prediction: raw answer.
-        options: letter -> text; texts may be empty, then only letters count.
+        options: letter -> text; where all texts are empty only letters count, a single empty one is in every answer.
     Source: VLMEvalKit, `vlmeval/utils/matching_util.py`, `can_infer` as of the report's date, without a judge.
     """
-    if any(refusal in prediction for refusal in _REFUSALS):
+    failed = _NO_ANSWER in prediction
+    if not failed and any(refusal in prediction for refusal in _REFUSALS):
         return NO_OPTION
-    words = prediction.translate(_SEPARATORS).split()
+    words = [] if failed else prediction.translate(_SEPARATORS).split()
     named = [letter for letter in options if letter in words]
     if len(named) == 1:
         return named[0]
     if not named and NO_OPTION in words:
         return NO_OPTION
     lowered = prediction.lower()
-    quoted = [letter for letter, text in options.items() if text and text.lower() in lowered]
+    quoted = [letter for letter, text in _texts(options) if text.lower() in lowered]
     return quoted[0] if len(quoted) == 1 else NO_OPTION
+
+
+def _texts(options: dict[str, str]) -> Iterable[tuple[str, str]]:
+    """Return (letter, text) of options whose texts are known."""
+    return options.items() if any(options.values()) else ()
 
 
 def find_letter_as_run(prediction: str, options: dict[str, str]) -> str:
@@ -67,7 +74,7 @@ def find_letter_as_run(prediction: str, options: dict[str, str]) -> str:
     text = prediction.strip()
     if len(text) <= 1 or text[0] in options:
         return text[:1]
-    return next((letter for letter, words in options.items() if words and words in text), text)
+    return next((letter for letter, words in _texts(options) if words in text), text)
 
 
 def correct_letter(reference: Any, options: dict[str, str]) -> str:
@@ -123,53 +130,22 @@ def mmbench_circular(predictions: Sequence[str], references: Sequence[Any]) -> d
 
     Args:
         references: as in `multiple_choice`, with `index`; rotations of a question share it modulo 1,000,000 (`g_index`
-            overrides that).
+            overrides that). A question counts only if its first rotation, whose index is the shared one, was asked.
     Raises:
-        ValueError: no answers, not as many as references, or no index.
+        ValueError: no answers, not as many as references, no index, or no first rotation.
     Source: VLMEvalKit, `vlmeval/dataset/utils/multiple_choice.py`, `mcq_circular_eval`.
     """
-    groups: dict[str, list[bool]] = {}
+    groups: dict[int, list[bool]] = {}
+    asked = set()
     for prediction, reference in paired(predictions, references):
-        group = optional(reference, "g_index")
-        group = int(field(reference, "index")) % CIRCULAR_STEP if group is None else group
-        groups.setdefault(str(group), []).append(is_right_choice(prediction, reference))
+        index, group = int(field(reference, "index")), optional(reference, "g_index")
+        group = index % CIRCULAR_STEP if group is None else int(group)
+        groups.setdefault(group, []).append(is_right_choice(prediction, reference))
+        if index == group:
+            asked.add(group)
+    if not asked:
+        raise ValueError("no question has its first rotation, whose index is the one that all rotations share")
     return {
-        "mmbench_circular": average(all(rights) for rights in groups.values()),
+        "mmbench_circular": average(all(groups[group]) for group in asked),
         "vanilla": average(right for rights in groups.values() for right in rights),
-    }
-
-
-def is_choice_or_word(prediction: str, reference: Any) -> bool:
-    """Say whether an answer names the right option, or without options equals the reference but for case."""
-    return (is_right_choice if options_of(reference) else is_same_word)(prediction, reference)
-
-
-def choice_or_word(predictions: Sequence[str], references: Sequence[Any]) -> dict[str, float]:
-    """Return {"choice_or_word": share of right answers} over a mixture of choices and short answers.
-
-    Args:
-        references: as in `multiple_choice`; a dict without options is a short answer.
-    Raises:
-        ValueError: no answers, or not as many as references.
-    Source: authors' `internvl_chat/eval/mantis_eval/evaluate_mantis.py`, overall accuracy.
-    """
-    return {"choice_or_word": share(is_choice_or_word, predictions, references)}
-
-
-def grouped_choice(predictions: Sequence[str], references: Sequence[Any]) -> dict[str, float]:
-    """Return {"grouped_choice", "overall"}: accuracy averaged over tasks, unweighted, and over answers.
-
-    Args:
-        references: as in `multiple_choice`, with `task` (MMIU, MLVU's M-Avg) or `category`.
-    Raises:
-        ValueError: no answers, not as many as references, or no task.
-    Source: authors' `internvl_chat/eval/mmiu/evaluate_mmiu.py`; MLVU's M-Avg.
-    """
-    groups: dict[str, list[bool]] = {}
-    for prediction, reference in paired(predictions, references):
-        task = str(field(reference, "task", "task_type", "category"))
-        groups.setdefault(task, []).append(is_right_choice(prediction, reference))
-    return {
-        "grouped_choice": average(average(rights) for rights in groups.values()),
-        "overall": average(right for rights in groups.values() for right in rights),
     }

@@ -16,7 +16,9 @@ GROUPS = {
 }
 _YES_NO = ("analogy", "attribute")
 _CONTAINED = ("sightseeing",)
-_NUMBERS = ("count", "visual_chain", "3d_scene")
+_NUMBERS = ("count", "visual_chain", "3d_scene", "image_needles")
+_CONCATENATED = "_concat"
+"""End of the name of a task whose pictures are joined into one; such tasks are in no group."""
 _WORDS = (
     ("zero",),
     ("one", "first"),
@@ -46,7 +48,7 @@ def is_mirb(prediction: str, reference: Any) -> bool:
         return answer in ("yes", "no") and ("yes" in text) == (answer == "yes")
     if task in _CONTAINED:
         return answer in text
-    if task in _NUMBERS:
+    if task.removesuffix(_CONCATENATED) in _NUMBERS:
         digits = re.search(r"\d+", text)
         text = digits.group() if digits else _NUMBER_OF.get(text, "")
     return text == answer

@@ -1,6 +1,6 @@
-"""MMMU: parse multiple-choice and open answers, and compare them, as the benchmark's own scripts do.
+"""MMMU and MMMU-Pro: parse multiple-choice and open answers, and compare them, as the benchmarks' own scripts do.
 
-One departure: where the official parser finds no option it draws one at random (seed 42, in file order); here it takes
+One departure: where the official parsers find no option they draw one at random (seed 42, in file order); here it is
 the first option, so that a score neither varies nor depends on the order of rows, and the share of such answers is
 returned beside it.
 """
@@ -8,7 +8,7 @@ returned beside it.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from internvl_lab.evaluation.metrics.pairs import answers_of, average, optional, options_of, paired
@@ -33,20 +33,34 @@ def parse_choice(response: str, options: dict[str, str]) -> str | None:
     `(B)` wins over a bare ` B `, and only a longer answer without either is searched for the options' texts.
     Source: MMMU, `eval/eval_utils.py`, `parse_multi_choice_response`.
     """
+    return _last_named(response, options, (" {} ",))
+
+
+def parse_choice_pro(response: str, options: dict[str, str]) -> str | None:
+    """Do the same as MMMU-Pro: the only option letter behind the last `Answer:`, else as above, `B ` and `B.` allowed.
+
+    Any capital counts there, also that of a word; of several such letters that one wins which stands alone last.
+    Source: MMMU-Pro, `mmmu-pro/evaluate.py`, `parse_multi_choice_response`; the authors' copy is the same.
+    """
+    _, mark, stated = response.rpartition("Answer:")
+    named = [letter for letter in options if letter in stated] if mark else []
+    return named[0] if len(named) == 1 else _last_named(response, options, ("{} ", "{}."))
+
+
+def _last_named(response: str, options: dict[str, str], bare_forms: Sequence[str]) -> str | None:
+    """Return the option named last: in brackets, else in the first bare form that occurs, else by its text."""
     for mark in ",.!?;:'":
         response = response.strip(mark)
     response = f" {response} "
-    bracketed = [letter for letter in options if f"({letter})" in response]
-    bare = [letter for letter in options if f" {letter} " in response]
+    for form, place in (("({})", "({})"), *((form, " {} ") for form in bare_forms)):
+        named = [letter for letter in options if form.format(letter) in response]
+        if named:
+            return max(named, key=lambda letter: response.rfind(place.format(letter)))
+    if len(response.split()) <= FEW_WORDS or not any(options.values()):
+        return None
     lowered = response.lower()
-    places: dict[str, int] = {}
-    if bracketed:
-        places = {letter: response.rfind(f"({letter})") for letter in bracketed}
-    elif bare:
-        places = {letter: response.rfind(f" {letter} ") for letter in bare}
-    elif len(response.split()) > FEW_WORDS:
-        places = {letter: lowered.rfind(text.lower()) for letter, text in options.items() if text.lower() in lowered}
-    return max(places, key=lambda letter: places[letter]) if places else None
+    named = [letter for letter, text in options.items() if text.lower() in lowered]
+    return max(named, key=lambda letter: lowered.rfind(options[letter].lower()), default=None)
 
 
 def parse_open(response: str) -> list[Parsed]:
@@ -104,7 +118,7 @@ def is_open_right(candidates: Sequence[Parsed], answers: Sequence[str]) -> bool:
     )
 
 
-def judge(prediction: str, reference: Any) -> tuple[bool, bool]:
+def judge(prediction: str, reference: Any, parse: Callable[..., str | None] = parse_choice) -> tuple[bool, bool]:
     """Return (right, whether the first option had to be taken) for one answer."""
     options = options_of(reference)
     answers = answers_of(reference)
@@ -112,13 +126,18 @@ def judge(prediction: str, reference: Any) -> tuple[bool, bool]:
     if kind != "multiple-choice":
         return is_open_right(parse_open(prediction), answers), False
     options = options or dict.fromkeys("ABCD", "")
-    letter = parse_choice(prediction, options)
+    letter = parse(prediction, options)
     return (letter or next(iter(options))) in answers, letter is None
 
 
 def is_mmmu(prediction: str, reference: Any) -> bool:
     """Say whether an answer is right; see `judge`."""
     return judge(prediction, reference)[0]
+
+
+def is_mmmu_pro(prediction: str, reference: Any) -> bool:
+    """Say whether an answer is right by MMMU-Pro's parser; see `judge`."""
+    return judge(prediction, reference, parse_choice_pro)[0]
 
 
 def mmmu(predictions: Sequence[str], references: Sequence[Any]) -> dict[str, float]:
@@ -132,5 +151,23 @@ def mmmu(predictions: Sequence[str], references: Sequence[Any]) -> dict[str, flo
         ValueError: no answers, not as many as references, or a reference without an answer.
     Source: MMMU, `eval/eval_utils.py`; accuracy over all questions.
     """
-    rows = [judge(prediction, reference) for prediction, reference in paired(predictions, references)]
-    return {"mmmu": average(right for right, _ in rows), "fallback": average(guessed for _, guessed in rows)}
+    return _scores("mmmu", parse_choice, predictions, references)
+
+
+def mmmu_pro(predictions: Sequence[str], references: Sequence[Any]) -> dict[str, float]:
+    """Return {"mmmu_pro", "fallback"}: the same by MMMU-Pro's parser.
+
+    Args:
+        references: as in `mmmu`.
+    Raises:
+        ValueError: as in `mmmu`.
+    Source: see `parse_choice_pro`.
+    """
+    return _scores("mmmu_pro", parse_choice_pro, predictions, references)
+
+
+def _scores(
+    name: str, parse: Callable[..., str | None], predictions: Sequence[str], references: Sequence[Any]
+) -> dict[str, float]:
+    rows = [judge(prediction, reference, parse) for prediction, reference in paired(predictions, references)]
+    return {name: average(right for right, _ in rows), "fallback": average(guessed for _, guessed in rows)}

@@ -25,6 +25,8 @@ MME_PREFIX = 4
 """Characters of an answer in which MME looks for yes or no."""
 _PUNCTUATION = re.compile(r'[;/\[\]"{}()=+\\_\-><@`,?!]')
 _DOT = re.compile(r"\.(?!\d)")
+_MAX_DOTS = 32
+"""VLMEvalKit takes away so many dots and no more: it passes a flag, `re.UNICODE`, where a count belongs."""
 _CHINESE = re.compile(r"[\u4e00-\u9fa5]")
 
 
@@ -165,7 +167,7 @@ def read_yes_or_no(answer: str) -> str:
     """
     lowered = answer.lower()
     spaced = _PUNCTUATION.sub(lambda mark: _blank(mark[0], lowered), lowered)
-    words = set(_DOT.sub("", spaced).split())
+    words = set(_DOT.sub("", spaced, count=_MAX_DOTS).split())
     found = words & {"yes", "no"}
     return found.pop() if len(found) == 1 else "unknown"
 
@@ -177,12 +179,13 @@ def _blank(mark: str, text: str) -> str:
 
 
 def is_hallusion(prediction: str, reference: Any) -> bool:
-    """Say whether an answer is right; one that is neither yes nor no is right where there is no figure to look at.
+    """Say whether an answer is right; in the benchmark's own form one that is neither yes nor no counts without figure.
 
-    Source: HallusionBench, `utils.py`, `assign_correctness`: an uncertain answer to a VS question without figure.
+    Source: VLMEvalKit, `vlmeval/dataset/image_yorn.py`, without a judge; HallusionBench, `utils.py`,
+    `assign_correctness`: an uncertain answer to a VS question without figure.
     """
     read = read_yes_or_no(prediction)
-    wanted = answers_of(reference)[0].strip().lower()
+    wanted = answers_of(_with_answer(reference))[0].strip().lower()
     wanted = {"1": "yes", "0": "no"}.get(wanted, wanted)
     return read == wanted or (read == "unknown" and _without_figure(reference))
 
@@ -190,25 +193,30 @@ def is_hallusion(prediction: str, reference: Any) -> bool:
 def hallusion(predictions: Sequence[str], references: Sequence[Any]) -> dict[str, float]:
     """Return {"hallusion", "aAcc", "fAcc", "qAcc"}: their mean, and shares of answers, figures, questions all right.
 
+    Two forms of references, each scored as its own scorer scores it; the report's figures are of the first.
+
     Args:
-        references: dicts with `answer` (yes or no, or HallusionBench's own `gt_answer` 1 or 0), `category` (VD or VS),
-            `subcategory` (or `l2-category`), `set_id`, `figure_id` and `question_id`; the three ids may also stand in
-            VLMEvalKit's `index` (fields 3 to 5 of `VD_figure_x_0_1_0`).
+        references: either dicts as in VLMEvalKit's TSV: `answer` (yes or no), `subcategory` or `l2-category`, and
+            `index`, whose fields 3 to 5 are set, figure and question (`x_VD_figure_0_1_0`). Figures are (subcategory,
+            set, figure), questions (subcategory, set, question). Or dicts as in HallusionBench's own JSON: `set_id`,
+            `figure_id`, `question_id`, `category` (VD or VS), `subcategory`, and `gt_answer` (1 or 0) or `answer`.
+            There the category parts figures and questions as well, VS questions without a figure (0) are in no figure,
+            and an uncertain answer to them is right.
     Raises:
         ValueError: no answers, not as many as references, or a missing field.
-    Source: HallusionBench, `utils.py`: figures are (category, subcategory, set, figure) without those VS questions that
-    have none, questions are (category, subcategory, set, question); answers are read by rule as in VLMEvalKit.
+    Source: VLMEvalKit, `vlmeval/dataset/utils/yorn.py`, `Hallusion_rating`; HallusionBench, `utils.py`. Both read
+    answers with a judge; here `read_yes_or_no` does it alone.
     """
     answers: list[bool] = []
     figures: dict[tuple[str, ...], list[bool]] = {}
     questions: dict[tuple[str, ...], list[bool]] = {}
     for prediction, reference in paired(predictions, references):
-        right = is_hallusion(prediction, _with_answer(reference))
-        kind, set_id, figure, question = _hallusion_ids(reference)
+        right = is_hallusion(prediction, reference)
+        *group, figure, question = _hallusion_ids(reference)
         answers.append(right)
-        questions.setdefault((*kind, set_id, question), []).append(right)
+        questions.setdefault((*group, question), []).append(right)
         if not _without_figure(reference):
-            figures.setdefault((*kind, set_id, figure), []).append(right)
+            figures.setdefault((*group, figure), []).append(right)
     scores = {
         "aAcc": average(answers),
         "fAcc": average(all(rights) for rights in figures.values()),
@@ -223,19 +231,18 @@ def _with_answer(reference: Any) -> Any:
     return reference if given is None else {**reference, "answer": given}
 
 
-def _hallusion_ids(reference: Any) -> tuple[tuple[str, str], str, str, str]:
-    """Return ((category, subcategory), set, figure, question)."""
-    kind = (str(field(reference, "category")), str(optional(reference, "subcategory", "l2-category") or ""))
-    if optional(reference, "set_id") is None:
-        parts = str(field(reference, "index")).split("_")
-        if len(parts) < 6:
-            raise ValueError(f"index {reference['index']!r} has no set, figure and question")
-        return kind, parts[3], parts[4], parts[5]
-    return kind, str(reference["set_id"]), str(field(reference, "figure_id")), str(field(reference, "question_id"))
+def _hallusion_ids(reference: Any) -> tuple[str, ...]:
+    """Return (category where it counts, subcategory, set, figure, question)."""
+    subcategory = str(optional(reference, "subcategory", "l2-category") or "")
+    if optional(reference, "set_id") is not None:
+        ids = (str(field(reference, name)) for name in ("set_id", "figure_id", "question_id"))
+        return str(field(reference, "category")), subcategory, *ids
+    parts = str(field(reference, "index")).split("_")
+    if len(parts) < 6:
+        raise ValueError(f"index {reference['index']!r} has no set, figure and question")
+    return subcategory, *parts[3:6]
 
 
 def _without_figure(reference: Any) -> bool:
-    """Say whether this is a VS question without a figure."""
-    if optional(reference, "category") != "VS":
-        return False
-    return _hallusion_ids(reference)[2] == "0"
+    """Say whether this is a VS question without a figure, in the benchmark's own form."""
+    return optional(reference, "category") == "VS" and str(optional(reference, "figure_id")) == "0"
