@@ -50,6 +50,7 @@ def edit_config(folder: Path, change: Callable[[dict], object]) -> None:
     (folder / "config.json").write_text(json.dumps(content))
 
 
+@pytest.mark.parametrize("kind", [*KINDS, "long_internlm2"])
 def test_plain_transformers_computes_what_the_authors_code_computes(kind: str, golden: Path, tmp_path: Path) -> None:
     """Tolerance as in tests/models/test_parity.py; the tensors are those of the authors' code."""
     out = convert([golden / kind], tmp_path / "native", "native")
