@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from internvl_lab.checkpoints import convert
+from internvl_lab.checkpoints import writer as writer_module
 from internvl_lab.checkpoints.writer import Output, plan_shards, write_weights
 from internvl_lab.errors import CheckpointError
 
@@ -64,3 +67,28 @@ def test_nothing_to_write_is_an_error(tmp_path: Path) -> None:
     for outputs, limit in (([], 5), ([output("a", torch.ones(1))], 0)):
         with pytest.raises(CheckpointError, match="cannot be written"):
             write_weights(tmp_path, outputs, limit)
+
+
+def test_what_lies_in_the_way_is_never_lost(golden: Path, tmp_path: Path) -> None:
+    source = Path(shutil.copytree(golden / "300m_qwen2", tmp_path / "models" / "source"))
+    for out in (source, source.parent):  # the source itself, and the folder that holds it
+        with pytest.raises(CheckpointError, match="internvl-lab did not write"):
+            convert([source], out, "native")
+    mine = convert([source], tmp_path / "mine", "native")
+    kept = shutil.copytree(source, mine / "kept")
+    with pytest.raises(CheckpointError, match=f"holds {kept}"):
+        convert([kept], mine, "native")
+    with pytest.raises(CheckpointError, match=r"config\.json is a file"):
+        convert([source], source / "config.json", "native")
+    assert (source / "model.safetensors").is_file()
+    assert json.loads((convert([mine], mine, "official") / "config.json").read_text())["ps_version"] == "v2"
+
+
+def test_a_full_disk_is_one_error(golden: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(writer_module, "save_file", full)
+    with pytest.raises(CheckpointError, match=r"model\.safetensors cannot be written: .*No space left"):
+        convert([golden / "300m_qwen2"], tmp_path / "out", "native")
+    assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""Parity with the authors' code on golden checkpoints: both encoder kinds, Qwen2 and InternLM2.
+"""Parity with the authors' code on golden checkpoints: both encoder kinds, Qwen2 and InternLM2, and odd shapes.
 
 The tensors in `tests/assets/golden` are what the authors' code computes in fp32 (see the README there). Tolerance
 5e-6: measured differences are 0.5 to 2.4e-6 on values up to 8.
@@ -20,7 +20,7 @@ GOLDEN = Path(__file__).resolve().parents[1] / "assets" / "golden"
 TOLERANCE = 5e-6
 
 
-@pytest.fixture(params=["300m_qwen2", "6b_internlm2"])
+@pytest.fixture(params=["300m_qwen2", "6b_internlm2", "long_internlm2"])
 def folder(request: pytest.FixtureRequest) -> Path:
     return GOLDEN / str(request.param)
 
@@ -41,7 +41,7 @@ def logits_of(model: InternVL, reference: dict[str, Tensor]) -> Tensor:
 def test_features_visual_tokens_and_logits_equal_the_authors(folder: Path, backend: str) -> None:
     reference = load_file(folder / "reference.safetensors")
     model = load_official(folder, attention=backend).eval()
-    assert model.image_token_id == 293
+    assert model.image_token_id == model.config.language.vocab_size - 7
     with torch.inference_mode():
         ours = {
             "vision_features": model.vision_tower(pixel_values=reference["pixel_values"]).last_hidden_state,

@@ -99,7 +99,8 @@ def checkpoint_lora(path: Path) -> LoraConfig:
     settings = content.get(STATE_KEY, {}).get(LORA_KEY) if isinstance(content, Mapping) else None
     if settings is None:
         raise CheckpointError(
-            f"{path} holds adapters, but nothing says how they count (alpha): it is no checkpoint of ours"
+            f"{path} holds adapters, but nothing says how they count (alpha): it is no checkpoint of ours; "
+            "merge them with what trained them (the authors' tools/merge_lora.py)"
         )
     return from_mapping(LoraConfig, settings, "stage.lora")
 

@@ -103,7 +103,7 @@ def parts_from_ours(content: Mapping[str, Any]) -> dict[str, Any]:
 
 def vision_from_native(content: Mapping[str, Any]) -> VisionConfig:
     """Translate the config.json of transformers' vision encoder alone."""
-    return _vision(InternVLVisionConfig.from_dict(dict(content)))
+    return _vision(_parse(InternVLVisionConfig, content))
 
 
 def check_switches(part: str, model: ModelConfig, source: ModelConfig, origin: str) -> None:
@@ -122,6 +122,14 @@ def check_switches(part: str, model: ModelConfig, source: ModelConfig, origin: s
         raise CheckpointError(f"{origin}: the weights' model.{part} has {', '.join(differing)}")
 
 
+def _parse(config_class: Any, content: Mapping[str, Any]) -> Any:
+    """Let transformers read a config.json."""
+    try:
+        return config_class.from_dict(dict(content))
+    except Exception as error:  # its checks raise classes of huggingface_hub, and more
+        raise CheckpointError(f"config.json describes no InternVL model: {' '.join(str(error).split())}") from error
+
+
 def _from_ours(content: Mapping[str, Any]) -> tuple[ModelConfig, int]:
     """Rebuild our dataclasses from the `internvl_lab` section."""
     fields = dict(content)
@@ -135,7 +143,7 @@ def _from_ours(content: Mapping[str, Any]) -> tuple[ModelConfig, int]:
 
 def _from_transformers(content: Mapping[str, Any]) -> tuple[ModelConfig, int]:
     """Translate a config.json that transformers or others wrote."""
-    config = InternVLConfig.from_dict(dict(content))
+    config = _parse(InternVLConfig, content)
     language: Any = config.text_config
     sizes = ("num_key_value_heads", "vocab_size", "max_position_embeddings", "rms_norm_eps")
     rope = language.rope_parameters

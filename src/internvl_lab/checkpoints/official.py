@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub.errors import StrictDataclassError
-
 from internvl_lab.config import LanguageConfig, ModelConfig, ProjectorConfig, TilingConfig, VisionConfig
 from internvl_lab.constants import SPECIAL_TOKENS
 from internvl_lab.errors import CheckpointError
@@ -25,7 +23,7 @@ VISION_TYPE = "intern_vit_6b"
 LANGUAGE_TYPES = {"qwen2": "qwen2", "internlm2": "llama", "llama": "llama"}
 """The authors' language models, and what they run as here."""
 
-WRONG_KIND = (TypeError, AttributeError, ValueError, StrictDataclassError)
+WRONG_KIND = (TypeError, AttributeError, ValueError)
 """What reading a config.json raises when a field is a text in place of a number, a list in place of a section, ..."""
 
 _CODE_REPOSITORY = "OpenGVLab/InternVL2_5-8B"

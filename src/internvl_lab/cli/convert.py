@@ -26,7 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="SOURCE",
         help="folder or file; of several, each part comes from the first that has it",
     )
-    parser.add_argument("--out", type=Path, required=True, help="folder; appears whole, replaces an older one")
+    parser.add_argument("--out", type=Path, required=True, help="folder; appears whole, replaces an older one of ours")
     parser.add_argument(
         "--format",
         choices=("native", "official", "adapter"),

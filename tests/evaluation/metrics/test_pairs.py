@@ -35,14 +35,40 @@ NAMES = (
     "ocrbench",
     "vcr",
     "exact_match",
+    # one set each
+    "choice_or_word",
+    "crpe",
+    "longvideobench",
+    "mathvision",
+    "mirb",
+    "mlvu",
+    "mmbench_circular",
+    "mme_realworld",
+    "mmiu",
+    "mmmu_pro",
+    "mvbench",
+    "theoremqa",
+    "videomme",
 )
 CHOICE = {"answer": "B", "options": ["a dog", "a cat", "a cow"]}
+CHOICES: list[tuple[str, Any]] = [("B", CHOICE), ("a cow", CHOICE), ("none of them", CHOICE)]
+TASKS: list[tuple[str, Any]] = [(answer, {**CHOICE, "task": task}) for answer, task in (("B", 1), ("A", 1), ("?", 2))]
+GROUPED = ("pope", "mme", "ocrbench", "hallusion", "vcr", "mirb", "mlvu", "mmbench_circular", "mmiu")
+"""Metrics that sum, or group their answers."""
 ROWS: dict[str, list[tuple[str, Any]]] = {
     "anls": [("Paris.", ["Paris", "paris, france"]), ("x", ["Berlin"]), ("Berlim", "Berlin")],
     "relaxed_accuracy": [("95", "100"), ("7 %", "0.07"), ("yes", ["Yes"])],
     "vqa_accuracy": [("two", ["2"] * 3 + ["3"] * 7), ("a red car", ["red car"] * 10), ("no", ["yes"] * 10)],
     "gqa": [("Yes.", "yes"), ("left", "right"), ("", "no")],
-    "multiple_choice": [("B", CHOICE), ("a cow", CHOICE), ("none of them", CHOICE)],
+    **dict.fromkeys(("multiple_choice", "longvideobench", "mme_realworld", "mvbench", "videomme"), CHOICES),
+    **dict.fromkeys(("mmiu", "mlvu"), TASKS),
+    "choice_or_word": [("(B)", CHOICE), ("B.", CHOICE), ("Yes", {"answer": "yes"})],
+    "crpe": [("B", "B. a cat"), ("it is a cat", "B. a cat"), ("A", "B. a cat")],
+    "mathvision": [("B", CHOICE), ("14.0", {"answer": "14"}), ("It is 15", {"answer": "14"})],
+    "mirb": [("3 dogs", {"answer": "3", "task": "count"}), ("A", {"answer": "B", "task": "food"})],
+    "mmbench_circular": [(a, {**CHOICE, "index": i}) for a, i in (("B", 7), ("a dog", 1_000_007), ("B", 8))],
+    "theoremqa": [(f"The answer is {n}", {"answer": "5", "Answer_type": "integer"}) for n in (4, 5, 5)],
+    "mmmu_pro": CHOICES,
     "mmmu": [("(B)", CHOICE), ("no idea", CHOICE), ("about 3.14", {"answer": "3.14", "question_type": "open"})],
     "mathvista": [
         ("14", {"answer": "14", "answer_type": "integer"}),
@@ -104,8 +130,8 @@ def test_unequal_or_no_answers_are_refused(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(metrics.METRICS))
 def test_the_judge_of_one_answer_agrees_with_the_metric(name: str) -> None:
     metric, judge = metrics.METRICS[name]
-    if judge is None or name not in ROWS or name in ("pope", "mme", "ocrbench", "hallusion", "vcr"):
-        return  # these sum, or group their answers
+    if judge is None or name not in ROWS or name in GROUPED:
+        return
     answers, references = map(list, zip(*ROWS[name], strict=True))
     assert metric(answers, references)[name] == average(judge(a, r) for a, r in zip(answers, references, strict=True))
 

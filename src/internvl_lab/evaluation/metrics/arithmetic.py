@@ -15,8 +15,8 @@ from typing import Any
 
 LONGEST = 200
 """Characters of an expression that is evaluated."""
-LARGEST_EXPONENT = 64
-"""Of whole numbers to a whole power; others are powers of floats, which overflow instead of filling the memory."""
+LARGEST_POWER = 1024
+"""Bits of a whole power of a whole number; larger ones are powers of floats, which overflow and fill no memory."""
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _IMPLIED = re.compile(r"(?<=[\d)}])\s*\\(?=sqrt|pi)")
 """Where a factor follows without a sign, as in 2\\sqrt{3}."""
@@ -49,8 +49,9 @@ def _as_python(text: str) -> str:
 
 
 def _power(base: float, exponent: float) -> float:
-    small = isinstance(base, int) and isinstance(exponent, int) and 0 <= exponent <= LARGEST_EXPONENT
-    return base**exponent if small else math.pow(base, exponent)
+    if isinstance(base, int) and isinstance(exponent, int) and 0 <= exponent * base.bit_length() <= LARGEST_POWER:
+        return base**exponent
+    return math.pow(base, exponent)
 
 
 _BINARY: dict[type, Callable[[Any, Any], float]] = {
