@@ -22,7 +22,7 @@ from internvl_lab.evaluation.metrics.captions import tokenise_caption
         ("£5 €5 US$5 5¢ #5 50%", "# 5 $ 5 us$ 5 5 cents # 5 50 %"),
         ("can’t y'all o'clock O'Brien d'art cap'n", "ca n't y' all o'clock o'brien d'art cap'n"),
         ("rock'n'roll 'em 'til '90s '57 '57, boys'", "rock 'n' roll 'em 'til '90s '57 57 boys"),
-        ("1/2 2 1/2 24/7 12/25/2020 10/20/30 ½", "1/2 2 1/2 24/7 12/25/2020 10/20 / 30 1/2"),
+        ("1/2 2 1/2 24/7 12/25/2020 10/20/30 ½", "1/2 2 1/2 24/7 12/25/2020 10/20/30 1/2"),
         ("<person> a<b <- ->", "<person> a < b < >"),
         (":) :-( ;-) :P =) ^_^ 8)", ":-rrb- :--lrb- ;--rrb- :p =-rrb- ^_^ 8 -rrb-"),
         ("a_b _a_ a-b a--b a- ----- ---", "a_b _ a _ a-b a b a -----"),
