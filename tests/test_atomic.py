@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from internvl_lab.atomic import write_atomic
+from internvl_lab.atomic import held, write_atomic
+from internvl_lab.errors import ConfigError
 
 
 def test_the_new_text_replaces_the_old_and_nothing_lies_beside(tmp_path: Path) -> None:
@@ -37,3 +38,11 @@ def test_threads_may_write_the_same_file_at_once(tmp_path: Path) -> None:
             future.result()
     assert path.read_text(encoding="utf-8") in {str(number) * 1000 for number in range(4)}
     assert [p.name for p in tmp_path.iterdir()] == ["clock.json"]
+
+
+def test_a_folder_is_held_by_one_at_a_time(tmp_path: Path) -> None:
+    refused = pytest.raises(ConfigError, match="out: wait for it or choose another out")
+    with held(tmp_path / "out", "out"), refused, held(tmp_path / "out", "out"):
+        pass
+    with held(tmp_path / "out", "out"):
+        assert (tmp_path / "out").is_dir()

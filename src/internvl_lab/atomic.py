@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from internvl_lab.errors import ConfigError
 
 
 def write_atomic(path: Path, data: str | bytes) -> Path:
@@ -21,3 +26,24 @@ def write_atomic(path: Path, data: str | bytes) -> Path:
         os.fsync(stream.fileno())
     os.replace(partial, path)
     return path
+
+
+@contextmanager
+def held(folder: Path, name: str) -> Iterator[None]:
+    """Let one process write a folder; the lock goes away with the process, also when it is killed.
+
+    Args:
+        folder: made where it is missing.
+        name: setting that names it, for the message.
+    Raises:
+        ConfigError: another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(
+                f"another process is writing to {folder}: wait for it or choose another {name}"
+            ) from error
+        yield

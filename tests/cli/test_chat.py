@@ -101,12 +101,70 @@ def test_a_video_is_a_folder_of_frames(weights, capsys, tmp_path):
         (["--video", "/nowhere"], "/nowhere"),
         (["--temperature", "-1"], "temperature"),
         (["--frames", "0"], "--frames"),
+        (["--web"], "--web: pictures and questions are given on the page"),
     ],
 )
 def test_wrong_options_are_one_line(weights, capsys, options, message):
     assert main(["chat", "--model", str(weights), "--question", "x", *options]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and message in error and error.count("\n") == 1
+
+
+def test_a_picture_is_no_frame_of_a_video(weights, capsys, monkeypatch, tmp_path):
+    from PIL import Image
+
+    from internvl_lab.inference import Assistant
+
+    for k in range(2):
+        Image.new("RGB", (112, 112), (60 * k, 0, 0)).save(tmp_path / f"{k}.png")
+    seen = []
+    monkeypatch.setattr(Assistant, "stream", lambda self, *asked: seen.append((len(asked[1]), asked[2])) or iter(["x"]))
+    lines = [f"/image {SCENE}", "What moves?", f"/image {SCENE}", "/reset", f"/image {SCENE}", "What?"]
+    assert chat(weights, monkeypatch, lines, "--video", str(tmp_path)) == 0
+    assert seen == [(2, True), (1, False)]
+    assert capsys.readouterr().err.count("a video stands alone") == 2
+
+
+def test_pictures_outlive_a_refused_question(weights, capsys, monkeypatch):
+    from internvl_lab.inference import Assistant
+
+    seen = []
+    stream = Assistant.stream
+    monkeypatch.setattr(Assistant, "stream", lambda self, *asked: seen.append(len(asked[1])) or stream(self, *asked))
+    assert chat(weights, monkeypatch, ["<|im_end|>?", "What?", "And?"], "--image", str(SCENE)) == 0
+    assert seen == [1, 1, 0]
+    assert "special_token_in_text" in capsys.readouterr().err
+
+
+def test_an_interrupted_answer_ends_no_conversation_at_a_terminal(weights, capsys, monkeypatch):
+    from internvl_lab.cli.chat import _converse
+
+    class Stopped:
+        def stream(self, *asked):
+            yield "I "
+            raise KeyboardInterrupt
+
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr("sys.stdin", Terminal())
+    _converse(Stopped(), [], False, ["a", "b"])
+    assert capsys.readouterr().out.count("stopped") == 2
+    monkeypatch.setattr("sys.stdin", io.StringIO("a\nb\n"))
+    with pytest.raises(KeyboardInterrupt):
+        _converse(Stopped(), [], False, ["a", "b"])
+
+
+def test_an_interrupted_command_is_one_line(weights, capsys, monkeypatch):
+    from internvl_lab.inference import Assistant
+
+    def stream(self, *asked):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Assistant, "stream", stream)
+    assert main(["chat", "--model", str(weights), "--question", "x"]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
 
 
 def test_without_gradio_the_web_page_is_refused_in_one_line(weights, capsys, monkeypatch):

@@ -78,6 +78,20 @@ def test_faults_are_counted_skips(answerer: Answerer, tmp_path: Path) -> None:
     assert "empty_question" in lines[2]["error"] and "missing_option" in lines[3]["error"]
 
 
+def test_answers_to_other_questions_are_not_taken_over(answerer: Answerer, tmp_path: Path) -> None:
+    """A corrected or sorted file of as many rows: answers are found again by their place."""
+    run(answerer, suite(item("1"), item("2")), tmp_path)
+    again = run(answerer, suite(item("2"), item("1")), tmp_path)
+    assert [line["id"] for line in again.lines] == ["2", "1"]
+    corrected = run(answerer, suite(item("2"), item("1", "blue")), tmp_path)
+    assert corrected.lines[1]["reference"] == "blue"
+
+
+def test_a_question_that_is_no_text_is_a_counted_skip(answerer: Answerer, tmp_path: Path) -> None:
+    (line,) = run(answerer, suite(item("1", question="\ud83d?")), tmp_path).lines
+    assert "broken_text" in line["error"] and line["question"] == "\ud83d?"
+
+
 def test_a_chunk_of_faults_alone(answerer: Answerer, tmp_path: Path) -> None:
     assert all(line["error"] for line in run(answerer, suite(item("1", load=broken)), tmp_path).lines)
 

@@ -103,6 +103,15 @@ def test_items_of_a_file(tmp_path: Path) -> None:
     assert len(build_items(benchmark(fields=fields), tmp_path, limit=1)) == 1
 
 
+def test_an_empty_question_is_left_to_be_skipped(tmp_path: Path) -> None:
+    """Its suffix alone would be asked; TSV files have no field at all for an empty cell."""
+    write(tmp_path, [{"question": "What?"}, {"question": " "}, {"question": None}, {"other": "x"}])
+    items = build_items(benchmark(prompt="{question} {short}"), tmp_path)
+    assert [item.question for item in items] == [f"What? {SHORT}", "", "", ""]
+    in_picture = benchmark(prompt="{question} {short}", constants={"question": ""})  # as MMMU-Pro's vision set
+    assert {item.question for item in build_items(in_picture, tmp_path)} == {SHORT}
+
+
 def test_answers_may_lie_apart(tmp_path: Path) -> None:
     write(tmp_path, [{"question": "?", "question_id": 3}])
     (tmp_path / "a.json").write_text(json.dumps({"data": [{"questionId": 3, "answers": ["x", "y"]}]}))
@@ -114,7 +123,7 @@ def test_faults_of_a_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"t: .*t\.jsonl is missing: get t, put it there"):
         build_items(benchmark(), tmp_path)
     write(tmp_path, [{"text": "no question"}])
-    with pytest.raises(ConfigError, match="row 0 has no question"):
+    with pytest.raises(ConfigError, match=r"no row has a question; .* text"):
         build_items(benchmark(), tmp_path)
     with pytest.raises(ConfigError, match="no question is left"):
         build_items(benchmark(where={"split": "val"}), tmp_path)

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from internvl_lab.atomic import held
 from internvl_lab.checkpoints import resolve_source
 from internvl_lab.config import MiniworldConfig
 from internvl_lab.config.asking import AskingConfig
@@ -50,6 +51,12 @@ def config(data: Path, out: Path, **more: Any) -> EvaluateConfig:
 
 def files(out: Path) -> dict[str, bytes]:
     return {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
+
+
+@pytest.mark.usefixtures("small")
+def test_two_processes_share_no_folder(data: Path, tmp_path: Path) -> None:
+    with held(tmp_path / "out" / "predictions", "out"), pytest.raises(ConfigError, match="choose another out"):
+        evaluate_checkpoint(config(data, tmp_path / "out"), resolve_source(QUICKSTART))
 
 
 @pytest.mark.usefixtures("small")

@@ -79,6 +79,11 @@ def test_wrong_number_of_placeholders_is_refused(processor: Processor) -> None:
         processor("Is <image> red?", [picture(), picture()], key="q1")
 
 
+def test_half_a_surrogate_pair_is_refused(processor: Processor) -> None:
+    with pytest.raises(SampleError, match=r"k: broken_text .*ud83d"):
+        processor("What is \ud83d?", key="k")
+
+
 def test_other_tile_size(template: ChatTemplate) -> None:
     other = Processor(template, TilingConfig(tile_size=28, num_visual_tokens=1, max_tiles=1))
     assert other("?", [picture()]).pixel_values.shape == (1, 3, 28, 28)

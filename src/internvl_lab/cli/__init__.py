@@ -68,6 +68,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InternVLLabError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        return 130  # as a shell says it
     return 0
 
 

@@ -49,6 +49,10 @@ def execute(args: argparse.Namespace) -> None:
     if args.web:
         from internvl_lab.inference.demo import Demo, import_gradio, serve
 
+        if args.image or args.video or args.question is not None:
+            raise ConfigError(
+                "--web: pictures and questions are given on the page; leave out --image, --video, --question"
+            )
         import_gradio()
         serve(Demo(*load(args.model), sampling, args.max_new_tokens, args.model), args.port)
         return
@@ -77,8 +81,8 @@ def _lines() -> Iterator[str]:
 
 
 def _converse(assistant: Assistant, images: list[Image.Image], is_video: bool, lines: Iterable[str]) -> None:
-    """Answer line by line; what is wrong with one line is said, and the conversation goes on."""
-    from internvl_lab.errors import InternVLLabError
+    """Answer line by line; what is wrong with one line is said, and the conversation goes on with its pictures."""
+    from internvl_lab.errors import ConfigError, InternVLLabError
     from internvl_lab.inference.chat import read_image
 
     waiting = list(images)
@@ -91,6 +95,8 @@ def _converse(assistant: Assistant, images: list[Image.Image], is_video: bool, l
                 assistant.reset()
                 waiting, is_video = [], False
             elif command == "/image":
+                if is_video:
+                    raise ConfigError("a video stands alone in its conversation: ask about it, or /reset before /image")
                 waiting.append(read_image(Path(rest.strip())))
             elif command.startswith("/"):
                 sys.stderr.write(f"{HELP}\n")
@@ -99,7 +105,10 @@ def _converse(assistant: Assistant, images: list[Image.Image], is_video: bool, l
                 waiting = []
         except InternVLLabError as error:
             sys.stderr.write(f"error: {error}\n")
-            waiting = [] if line and command != "/image" else waiting
+        except KeyboardInterrupt:
+            if not sys.stdin.isatty():
+                raise
+            sys.stdout.write("\n(stopped, and not remembered; at the prompt Ctrl+C ends)\n")
 
 
 def _say(pieces: Iterable[str]) -> None:

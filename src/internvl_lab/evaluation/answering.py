@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -59,6 +60,7 @@ class Answerer:
             "task": suite.name,
             "metric": suite.metric,
             "num_questions": len(suite.items),
+            "questions": _hash(suite.items),
             "tiling": asdict(self.tiling),
             "max_tiles": suite.max_tiles,
             "tiles": suite.tiles,
@@ -128,6 +130,12 @@ class Answerer:
         images = item.load_images()
         processor = Processor(self.template, suite.tiling(self.tiling, len(images)))
         return processor(item.prompt(len(images)), images, item.is_video, item.key)
+
+
+def _hash(items: Sequence[Item]) -> str:
+    """Hash all questions and references: answers are found again by their place, so the file must be the same one."""
+    asked = repr([(item.key, item.question, item.turns, item.reference) for item in items])
+    return hashlib.sha256(asked.encode(errors="backslashreplace")).hexdigest()[:16]
 
 
 def check_item(metric: str, item: Item) -> None:

@@ -12,6 +12,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from internvl_lab.atomic import held
 from internvl_lab.checkpoints import load_model, load_processor
 from internvl_lab.config.evaluate import EvaluateConfig
 from internvl_lab.errors import JudgeError
@@ -40,7 +41,7 @@ def evaluate_checkpoint(cfg: EvaluateConfig, weights: Path, progress: bool = Fal
     Returns:
         Name to path of everything written.
     Raises:
-        ConfigError: an unknown task, a missing file, or a device that is not there.
+        ConfigError: an unknown task, a missing file, a device that is not there, or another process writes to `out`.
         CheckpointError: weights that do not fit.
         JudgeError: the judge cannot be used; all answers, and the report without its scores, are written before.
     """
@@ -61,8 +62,9 @@ def evaluate_checkpoint(cfg: EvaluateConfig, weights: Path, progress: bool = Fal
         "revision": git_revision(),
     }
     out = Path(cfg.out)
-    answered = _answer_all(suites, answerer, common, out, progress)
-    opinions, failure = _judge_all(cfg, answered, out)
+    with held(out / "predictions", "out"):
+        answered = _answer_all(suites, answerer, common, out, progress)
+        opinions, failure = _judge_all(cfg, answered, out)
     scores = [score_suite(suite, log.lines, log.settings, opinions.get(suite.name)) for suite, log in answered]
     for score in scores:
         shown = "no score" if score.shown is None else f"{score.shown:.{score.decimals}f}"

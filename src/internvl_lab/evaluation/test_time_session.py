@@ -12,6 +12,7 @@ import hashlib
 from dataclasses import asdict
 from pathlib import Path
 
+from internvl_lab.atomic import held
 from internvl_lab.checkpoints import load_model, load_processor, resolve_source
 from internvl_lab.checkpoints.tensors import sha256_of
 from internvl_lab.config import MiniworldConfig, TestTimeConfig
@@ -47,11 +48,12 @@ def scale_test_time(config: TestTimeConfig, progress: bool = False) -> tuple[lis
     folder = _shards(config)
     problems = _problems(config, folder, processor)
     settings = _settings(config, folder, processor, problems)
-    store = SampleStore(Path(config.out), settings)
-    collect(config, problems, lambda name: _open(config, name), store, progress)
-    scores = judge(config, problems, lambda name: _open(config, name), store, progress)
-    results = summarise(config, store.records, scores)
-    return results, write_report(config, results, list(store.records.values()), settings)
+    with held(Path(config.out), "out"):
+        store = SampleStore(Path(config.out), settings)
+        collect(config, problems, lambda name: _open(config, name), store, progress)
+        scores = judge(config, problems, lambda name: _open(config, name), store, progress)
+        results = summarise(config, store.records, scores)
+        return results, write_report(config, results, list(store.records.values()), settings)
 
 
 def checkpoint_folder(source: str) -> Path:

@@ -16,6 +16,7 @@ from PIL import Image
 from internvl_lab.config import TilingConfig
 from internvl_lab.constants import IMAGE_PLACEHOLDER, VIDEO_PLACEHOLDER
 from internvl_lab.data.tiling import tile_budget, tile_image
+from internvl_lab.errors import SampleError
 from internvl_lab.inference.generation import Prompt
 from internvl_lab.text.template import ChatTemplate, Turn
 
@@ -48,11 +49,13 @@ class Processor:
         Returns:
             Prompt with ids (T,) int32 and tiles (N, 3, S, S) uint8.
         Raises:
-            SampleError: the number of placeholders is not the number of images.
+            SampleError: the number of placeholders is not the number of images, or a text is no Unicode.
         """
         turns = conversation
         if isinstance(turns, str):
             turns = [Turn("human", place_images(turns, len(images), is_video))]
+        for turn in turns:
+            _check_text(turn.text, key)
         tiles = self.tile(images, is_video)
         counts = [len(t) * self.tiling.num_visual_tokens for t in tiles]
         ids = self.template.encode_prompt(turns, counts, key=key)
@@ -65,6 +68,14 @@ class Processor:
         budget = 1 if is_video else tile_budget(max(len(images), 1), self.tiling.max_tiles)
         thumbnail = self.tiling.use_thumbnail and not is_video
         return [tile_image(image.convert("RGB"), self.tiling, budget, thumbnail) for image in images]
+
+
+def _check_text(text: str, key: str) -> None:
+    """Refuse half a surrogate pair, which JSON can hold and no tokenizer reads."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise SampleError(key, "broken_text", f"{text[error.start : error.end]!r} is no character") from error
 
 
 def place_images(text: str, num_images: int, is_video: bool = False) -> str:

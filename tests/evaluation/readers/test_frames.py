@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import wave
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,11 @@ def test_faults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("v.gif", "v.mp4"):
         with pytest.raises(SampleError, match="corrupt_video"):
             read_video(tmp_path / name, "k", 2)
+    with wave.open(str(tmp_path / "v.wav"), "wb") as sound:
+        sound.setparams((1, 2, 8000, 0, "NONE", ""))
+        sound.writeframes(bytes(8000))
+    with pytest.raises(SampleError, match="corrupt_video"):
+        read_video(tmp_path / "v.wav", "k", 2)
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(ConfigError, match=r"internvl-lab\[video\]"):
         read_video(tmp_path / "v.mp4", "k", 2)

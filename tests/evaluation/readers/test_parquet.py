@@ -49,6 +49,22 @@ def test_text_only(tmp_path: Path) -> None:
     assert [row.load_images() for row in read_parquet(tmp_path / "t.parquet", tmp_path)] == [[], []]
 
 
+def test_damaged_pages_are_named(tmp_path: Path) -> None:
+    """The footer opens such a file; texts refuse it, a picture condemns its question."""
+    image = {"bytes": bytes(range(256)) * 8, "path": None}
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"question": ["?"], "image": [image]}), path)
+    whole = path.read_bytes()
+    pages = {n: pq.ParquetFile(path).metadata.row_group(0).column(n).data_page_offset for n in (0, 1)}
+    (row,) = read_parquet(path, tmp_path)
+    path.write_bytes(whole[: pages[1]] + bytes(60) + whole[pages[1] + 60 :])
+    with pytest.raises(SampleError, match="corrupt_image"):
+        row.load_images()
+    path.write_bytes(whole[: pages[0]] + bytes(20) + whole[pages[0] + 20 :])
+    with pytest.raises(ConfigError, match="damaged in row group 0"):
+        list(read_parquet(path, tmp_path))
+
+
 def test_broken_file_and_missing_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "t.parquet").write_bytes(b"nothing")
     with pytest.raises(ConfigError, match="no readable parquet"):

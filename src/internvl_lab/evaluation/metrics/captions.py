@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from internvl_lab.evaluation.metrics.caption_words import split_caption
 from internvl_lab.evaluation.metrics.pairs import answers_of, average, paired
 
 MAX_N = 4
 SIGMA = 6.0
 SCALE = 10.0
-_DROPPED = frozenset(("''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";", '"'))
-_BRACKETS = {"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-"}
-_TOKEN = re.compile(
-    r"(?:[a-z]\.){2,}"  # u.s.
-    r"|(?:mr|mrs|ms|dr|st|jr|sr)\."
-    r"|\d+(?:[.,:/]\d+)*(?:st|nd|rd|th|s)?"
-    r"|[^\W\d_]+(?=n't\b)|n't\b|'(?:s|m|d|re|ve|ll)\b"  # do n't, it 's
-    r"|\w+(?:-\w+)*"
-    r"|\.\.\.|--|``|''|\S"
-)
+_DROPPED = frozenset(("''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"))
 
 Ngram = tuple[str, ...]
 
@@ -30,12 +21,11 @@ Ngram = tuple[str, ...]
 def tokenise_caption(caption: str) -> list[str]:
     """Split a caption into lower-cased words without punctuation, contractions apart, compounds whole.
 
-    A text whose words are already apart comes back as it is. It follows Stanford's PTB tokenizer, which needs Java, in
-    what occurs in captions; its rarer rules (fractions, URLs, emoticons) are left out.
-    Source: pycocoevalcap, `tokenizer/ptbtokenizer.py` (`-lowerCase`, its list of punctuation; brackets stay).
+    A text whose words are already apart comes back as it is. Brackets stay, because the list of punctuation names them
+    in capitals and the words are in lower case.
+    Source: pycocoevalcap, `tokenizer/ptbtokenizer.py` (`-lowerCase`, its list of punctuation).
     """
-    tokens = _TOKEN.findall(caption.lower().replace("cannot", "can not").replace("\u2019", "'"))
-    return [_BRACKETS.get(token, token) for token in tokens if token not in _DROPPED]
+    return [word for word in split_caption(caption) if word not in _DROPPED]
 
 
 def cider_d(predictions: Sequence[str], references: Sequence[Any]) -> dict[str, float]:

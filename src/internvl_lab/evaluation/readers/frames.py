@@ -62,7 +62,7 @@ def read_video(path: Path, key: str, num_frames: int, bound: tuple[float, float]
         return (
             _from_gif(path, num_frames, bound) if path.suffix.lower() == ".gif" else _from_film(path, num_frames, bound)
         )
-    except (OSError, ValueError, EOFError, SyntaxError) as error:
+    except (OSError, ValueError, EOFError, SyntaxError, IndexError) as error:  # IndexError: sound without a picture
         raise SampleError(key, "corrupt_video", f"{path.name}: {error}") from error
 
 

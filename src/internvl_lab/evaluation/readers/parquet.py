@@ -30,7 +30,7 @@ def read_parquet(path: Path, root: Path) -> Iterator[Row]:
     texts = [name for name in columns if name not in images]
     number = 0
     for group in range(table.num_row_groups):
-        rows = table.read_row_group(group, columns=texts).to_pylist()
+        rows = _read_group(table, path, group, texts)
         # with no text column pyarrow returns no rows at all
         count = table.metadata.row_group(group).num_rows
         for place in range(count):
@@ -56,6 +56,17 @@ def _open(path: Path) -> Any:
         raise ConfigError(f"{path} is no readable parquet file: {error}") from error
 
 
+def _read_group(table: Any, path: Path, group: int, columns: list[str]) -> list[dict[str, Any]]:
+    """Read some columns of one row group."""
+    import pyarrow
+
+    try:
+        rows: list[dict[str, Any]] = table.read_row_group(group, columns=columns).to_pylist()
+    except (pyarrow.ArrowException, OSError) as error:
+        raise ConfigError(f"{path} is damaged in row group {group}: {' '.join(str(error).split())}") from error
+    return rows
+
+
 def _holds_images(kind: Any) -> bool:
     """Say whether a column's type is a struct with bytes, or a list of these."""
     from pyarrow import types
@@ -68,15 +79,17 @@ def _holds_images(kind: Any) -> bool:
 @lru_cache(maxsize=1)
 def _image_columns(path: Path, group: int, columns: tuple[str, ...]) -> list[dict[str, Any]]:
     """Read the image columns of one row group."""
-    rows: list[dict[str, Any]] = _open(path).read_row_group(group, columns=list(columns)).to_pylist()
-    return rows
+    return _read_group(_open(path), path, group, list(columns))
 
 
 def _load(
     path: Path, group: int, columns: tuple[str, ...], place: int, roots: tuple[Path, ...], key: str
 ) -> list[bytes]:
     """Read the images of one row, column by column; empty ones are left out."""
-    row = _image_columns(path, group, columns)[place]
+    try:
+        row = _image_columns(path, group, columns)[place]
+    except ConfigError as error:
+        raise SampleError(key, "corrupt_image", str(error)) from error
     cells = [cell for name in columns for cell in (row[name] if isinstance(row[name], list) else [row[name]])]
     images = []
     for cell in cells:

@@ -50,7 +50,7 @@ def read_tsv(path: Path, root: Path) -> Iterator[Row]:
                 raise ConfigError(f"{path} is empty")
             columns = _split(head[1])
             rows = [(place, _fields(columns, _split(record), path, place)) for place, record in records]
-    except ValueError as error:
+    except (ValueError, csv.Error) as error:
         raise ConfigError(f"{path} is no readable TSV file: {error}") from error
     places = {fields["index"]: place for place, fields in rows if "index" in fields and IMAGE_COLUMN in fields}
     roots = (root / "images" / path.stem, root, path.parent)

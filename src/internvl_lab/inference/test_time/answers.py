@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from internvl_lab.text.chain_of_thought import options_of
 
-_BOXED = re.compile(r"\\boxed\s*\{")
+_BRACE = re.compile(r"(\\boxed\s*\{)|\\.|([{}])", re.DOTALL)
+"""A box's beginning, or a brace; what stands behind a backslash is neither."""
 _ANSWER_LINE = re.compile(
     r"^[\s*#>]*(?:final\s+)?answer(?:\s+is)?\s*[:\uff1a]\s*(.+?)\s*$", re.IGNORECASE | re.MULTILINE
 )
@@ -63,13 +64,17 @@ def extract(text: str, question: str, worked: bool = True) -> Extracted:
 
 def last_boxed(text: str) -> str | None:
     r"""Return what the last complete `\boxed{...}` holds, braces inside it included; None without one."""
-    for start in reversed([match.end() for match in _BOXED.finditer(text)]):
-        depth = 1
-        for end in range(start, len(text)):
-            depth += {"{": 1, "}": -1}.get(text[end], 0)
-            if depth == 0:
-                return text[start:end]
-    return None
+    opened: list[int] = []  # where a box begins to hold, -1 for any other brace; one pass, for answers that loop
+    last = (-1, -1)
+    for match in _BRACE.finditer(text):
+        if match[1]:
+            opened.append(match.end())
+        elif match[2] == "{":
+            opened.append(-1)
+        elif match[2] and opened:
+            last = max(last, (opened.pop(), match.start()))
+    start, end = last
+    return text[start:end] if start >= 0 else None
 
 
 def normalise(answer: str) -> str:
