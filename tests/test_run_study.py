@@ -87,8 +87,9 @@ def test_the_vit_ablation_runs_both_rows_and_compares_them(tmp_path):
 
 @pytest.mark.slow
 def test_a_failing_row_leaves_the_other_s_result_and_is_an_error(tmp_path):
+    axes = "{trial: {sound: {seed: 1}, lost: {seed: 2, ckpt_path: /nowhere}}}"
     with pytest.raises(InternVLLabError, match="rows failed"):
-        execute(tmp_path, *STUDY, "stage=stage1", "+sweep.axes={trial: {sound: {seed: 1}, lost: {seed: 2, ckpt_path: /nowhere.ckpt}}}")
+        execute(tmp_path, *STUDY, "stage=stage1", f"+sweep.axes={axes}")
     rows = json.loads((tmp_path / "outputs" / "latest" / "metrics.json").read_text())["rows"]
     assert [row["status"] for row in rows] == ["done", "failed", "done", "failed"]
     assert all(row["error"] for row in rows if row["status"] == "failed")

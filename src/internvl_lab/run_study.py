@@ -29,7 +29,16 @@ from internvl_lab.errors import InternVLLabError
 from internvl_lab.models import build_on_meta, count_parameters
 from internvl_lab.prepare import run_hash
 from internvl_lab.run_folder import RunFolder
-from internvl_lab.scaling import Row, RowResult, all_done, expand, refuse_equal, run_study, with_budgets, write_comparison
+from internvl_lab.scaling import (
+    Row,
+    RowResult,
+    all_done,
+    expand,
+    refuse_equal,
+    run_study,
+    with_budgets,
+    write_comparison,
+)
 from internvl_lab.tracking import build_wandb, config_hash, git_revision
 
 log = logging.getLogger(__name__)
