@@ -11,6 +11,7 @@ from internvl_lab.config import ModelConfig
 from internvl_lab.config.compose import compose, compose_raw, plain, typed_config
 from internvl_lab.errors import ConfigError, MissingWeightsError
 from internvl_lab.prepare import (
+    SLURM_LAUNCHERS,
     build_template,
     build_trainer,
     check_attention,
@@ -28,7 +29,10 @@ def test_multirun_with_a_launcher_of_several_processes_is_refused(trainer):
     with pytest.raises(ConfigError, match="run the whole sweep again"):
         refuse_multirun_launcher(trainer, multirun=True)
     refuse_multirun_launcher(trainer, multirun=False)
-    refuse_multirun_launcher(trainer, multirun=True, launcher="submitit_slurm")
+    with pytest.raises(ConfigError, match="run the whole sweep again"):
+        refuse_multirun_launcher(trainer, multirun=True, launcher="submitit_local")
+    for launcher in SLURM_LAUNCHERS:
+        refuse_multirun_launcher(trainer, multirun=True, launcher=launcher)
 
 
 def test_multirun_on_one_device_is_fine():

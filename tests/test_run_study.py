@@ -1,13 +1,15 @@
 import csv
 import json
+from unittest.mock import Mock
 
 import pytest
 
+from internvl_lab.config import RunConfig
 from internvl_lab.config.compose import compose, compose_raw, plain, typed_config
 from internvl_lab.errors import ConfigError, InternVLLabError
 from internvl_lab.prepare import run_hash
 from internvl_lab.run import Invocation, run
-from internvl_lab.run_study import NO_SWEEP, _run_folder, _with_run, gpu_slots, row_overrides, study_hash
+from internvl_lab.run_study import NO_SWEEP, _log_to_wandb, _run_folder, _with_run, gpu_slots, row_overrides, study_hash
 from internvl_lab.scaling import Row, RowResult, expand
 from internvl_lab.scaling.rows import format_value
 
@@ -87,8 +89,9 @@ def test_the_vit_ablation_runs_both_rows_and_compares_them(tmp_path):
 
 @pytest.mark.slow
 def test_a_failing_row_leaves_the_other_s_result_and_is_an_error(tmp_path):
+    axes = "{trial: {sound: {seed: 1}, lost: {seed: 2, ckpt_path: /nowhere}}}"
     with pytest.raises(InternVLLabError, match="rows failed"):
-        execute(tmp_path, *STUDY, "stage=stage1", "+sweep.axes={trial: {sound: {seed: 1}, lost: {seed: 2, ckpt_path: /nowhere.ckpt}}}")
+        execute(tmp_path, *STUDY, "stage=stage1", f"+sweep.axes={axes}")
     rows = json.loads((tmp_path / "outputs" / "latest" / "metrics.json").read_text())["rows"]
     assert [row["status"] for row in rows] == ["done", "failed", "done", "failed"]
     assert all(row["error"] for row in rows if row["status"] == "failed")
@@ -107,6 +110,18 @@ def test_a_row_lies_where_its_own_command_line_puts_it(tmp_path, monkeypatch):
         execute(tmp_path, "+sweep.axes={experiment: [quickstart, reasoning]}", "scale=mini", "debug=tiny")
     assert [here for here, _ in found] == [there for _, there in found]
     assert [here.parent.name for here, _ in found] == ["quickstart", "reasoning"]
+
+
+def test_the_study_goes_to_wandb_as_compare_would_push_it(tmp_path, monkeypatch):
+    log = Mock()
+    monkeypatch.setattr("internvl_lab.run_study.build_wandb", lambda *given: log)
+    rows = [RowResult("a", "", status="done", score=0.5), RowResult("b", "", status="failed", error="no memory")]
+    _log_to_wandb(RunConfig(), tmp_path, rows, {"loss": tmp_path / "loss.png", "table": tmp_path / "study.csv"})
+    key, columns, cells = log.log_rows.call_args.args
+    assert (key, columns[0]) == ("comparison/runs", "row")
+    assert [row[:2] for row in cells] == [["a", "0.500"], ["b", "failed"]]
+    log.log_images.assert_called_once_with("comparison/loss", [tmp_path / "loss.png"])
+    log.finish.assert_called_once_with()
 
 
 def test_rows_that_are_one_run_are_refused_before_any_runs(tmp_path):

@@ -111,8 +111,10 @@ def test_submitit_submits_a_job_with_nodes_tasks_gpus_signal_and_requeueing(repo
     status, _, _ = train(repository, tmp_path, "-m", "hydra/launcher=submitit_cluster", *trainer, "seed=1,2")
     assert status != 0
     job = (tmp_path / "job.sh").read_text(encoding="utf-8").splitlines()
-    flags = ("nodes=2", "ntasks-per-node=8", "gpus-per-node=8", "signal=USR1@300", "requeue")
+    flags = ("array=0-1%2", "nodes=2", "ntasks-per-node=8", "gpus-per-node=8", "signal=USR1@300", "requeue")
     assert not [flag for flag in flags if f"#SBATCH --{flag}" not in job], job
+    (command,) = [line for line in job if line.startswith("srun ")]
+    assert " --cpus-per-task=12 " in command and " -m submitit.core._submit " in command
 
 
 @pytest.mark.slow

@@ -32,6 +32,9 @@ log = logging.getLogger(__name__)
 
 MINIWORLD_PREFIX = "miniworld:"
 
+SLURM_LAUNCHERS = ("submitit_cluster", "submitit_slurm")
+"""Hydra launchers that start a task a rank: ours, and the plugin's own (its `submitit_local` starts a task a trial)."""
+
 OWN_TRAINER_KEYS = ("num_threads", "compile_backend")
 """Keys of the `trainer` group that are ours, not Lightning's."""
 
@@ -48,16 +51,16 @@ def refuse_multirun_launcher(trainer: Mapping[str, Any], multirun: bool, launche
     Args:
         trainer: the `trainer` group.
         multirun: whether Hydra sweeps.
-        launcher: Hydra's launcher; submitit gives every rank its own process, so Lightning launches none.
+        launcher: Hydra's launcher; on SLURM every rank is a task already, so Lightning launches none.
     Raises:
         ConfigError: each rank above 0 would run the whole sweep again (measured, DESIGN 3.10).
     """
-    if multirun and world_size_of(trainer) > 1 and not launcher.startswith("submitit"):
+    if multirun and world_size_of(trainer) > 1 and launcher not in SLURM_LAUNCHERS:
         raise ConfigError(
             f"-m with trainer.strategy={trainer.get('strategy')} and trainer.devices={trainer.get('devices')}: "
             "Lightning's launcher would run the whole sweep again on every rank; use one process a trial "
-            "(trainer.devices=1), the submitit launcher, or an experiment with a sweep, which runs each row as its own "
-            "process group"
+            "(trainer.devices=1), hydra/launcher=submitit_cluster on SLURM, or an experiment with a sweep, which runs "
+            "each row as its own process group"
         )
 
 

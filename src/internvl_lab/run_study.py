@@ -30,7 +30,18 @@ from internvl_lab.errors import InternVLLabError
 from internvl_lab.models import build_on_meta, count_parameters
 from internvl_lab.prepare import run_hash
 from internvl_lab.run_folder import RunFolder
-from internvl_lab.scaling import Row, RowResult, all_done, expand, refuse_equal, run_study, with_budgets, write_comparison
+from internvl_lab.scaling import (
+    Row,
+    RowResult,
+    all_done,
+    expand,
+    push,
+    refuse_equal,
+    result_runs,
+    run_study,
+    with_budgets,
+    write_comparison,
+)
 from internvl_lab.tracking import build_wandb, config_hash, git_revision
 
 log = logging.getLogger(__name__)
@@ -202,10 +213,5 @@ def _with_run(row: Row, base: Sequence[str]) -> Row:
 def _log_to_wandb(config: RunConfig, study_dir: Path, results: Sequence[RowResult], paths: dict[str, Path]) -> None:
     """Show the comparison as one W&B run beside those of the rows."""
     wandb = build_wandb(study_dir, config.logger.get("wandb"), {"experiment": config.experiment})
-    if wandb is None:
-        return
-    rows = [[r.label, r.status, r.params, r.score, r.blind, r.final_loss, r.train_s] for r in results]
-    wandb.log_rows("study", ["row", "status", "parameters", "score", "blind", "final loss", "train s"], rows)
-    if "comparison" in paths:
-        wandb.log_images("comparison", [paths["comparison"]])
-    wandb.finish()
+    if wandb is not None:
+        push(result_runs(results), paths, wandb, config.sweep.baseline)

@@ -99,13 +99,14 @@ def table(folder: Path) -> list[dict[str, str]]:
 
 @pytest.mark.slow
 def test_two_trials_in_parallel_one_failing(tmp_path: Path) -> None:
-    process = study(tmp_path, "+sweep.axes={trial: {sound: {seed: 1}, lost: {seed: 2, ckpt_path: /nowhere.ckpt}}}", "--jobs", "2")
+    axes = "{trial: {sound: {seed: 1}, lost: {seed: 2, ckpt_path: /nowhere}}}"
+    process = study(tmp_path, f"+sweep.axes={axes}", "--jobs", "2")
     status, output = finished(process)
     assert status == 2, output
     rows = table(tmp_path)
     assert [(row["status"], row["attempts"]) for row in rows] == [("done", "1"), ("failed", "2")]
     assert float(rows[0]["final_loss"]) > 0
-    assert "checkpoint /nowhere.ckpt does not exist" in rows[1]["error"]
+    assert "checkpoint /nowhere does not exist" in rows[1]["error"]
     assert "rows failed" in output.splitlines()[-1]
 
 

@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 
 from internvl_lab.config import RunConfig
 from internvl_lab.config.compose import CONFIG_DIR, compose, compose_raw
+from internvl_lab.prepare import SLURM_LAUNCHERS
 from internvl_lab.run_study import NO_SWEEP, study_rows
 from internvl_lab.scaling import run_flops, stage_flops
 from internvl_lab.scaling.budgets import MeanPack
@@ -146,4 +147,5 @@ def test_a_trial_on_slurm_gets_its_nodes_gpus_signal_and_requeueing(launcher_sca
     assert launcher["_target_"].endswith("SlurmLauncher")
     assert (launcher["nodes"], launcher["tasks_per_node"], launcher["gpus_per_node"]) == (nodes, devices, devices)
     assert launcher["additional_parameters"] == {"signal": "USR1@300", "requeue": True}
-    assert raw.hydra.runtime.choices["hydra/launcher"].startswith("submitit"), "train.py lets Lightning's ranks through"
+    assert launcher["srun_args"] == [f"--cpus-per-task={launcher['cpus_per_task']}"]
+    assert raw.hydra.runtime.choices["hydra/launcher"] in SLURM_LAUNCHERS, "train.py lets Lightning's ranks through"

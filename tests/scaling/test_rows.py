@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import io
 from typing import Any
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from rich.console import Console
 
 from internvl_lab.config import SweepConfig
 from internvl_lab.errors import ConfigError
-from internvl_lab.scaling import Row, describe, expand
+from internvl_lab.scaling import Row, expand
 from internvl_lab.scaling.rows import find_baseline, format_value, refuse_equal
 
 
@@ -116,11 +114,3 @@ def test_values_are_written_as_hydra_reads_them(value: object, text: str) -> Non
 @pytest.mark.parametrize(("label", "slug"), [("a, b=1", "a_b_1"), ("x/y z", "x_y_z"), ("..", "row")])
 def test_slug(label: str, slug: str) -> None:
     assert Row(label, ()).slug == slug
-
-
-def test_describe_lists_every_row() -> None:
-    console = Console(file=io.StringIO(), width=120)
-    console.print(describe([Row("small", ("a=1",), "k1", 1234567), Row("large", ("a=2", "b='x y'"))]))
-    text = console.file.getvalue()  # type: ignore[attr-defined]
-    for part in ("study of 2 rows", "small", "1,234,567", "k1", "large", "a=2"):
-        assert part in text

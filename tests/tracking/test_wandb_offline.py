@@ -46,6 +46,20 @@ def test_a_broken_file_is_named(run_dir: Path) -> None:
         read_offline_wandb(path)
 
 
+def test_a_damaged_run_is_left_out_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Bytes 200 to 500 hold the record that names the run: without it the row had neither name nor history."""
+    for name in ("sound", "torn", "empty"):
+        start(tmp_path / name, range(1, 3))
+    files = {name: next((tmp_path / name).glob("wandb/offline-run-*/run-*.wandb")) for name in ("torn", "empty")}
+    content = files["torn"].read_bytes()
+    files["torn"].write_bytes(content[:200] + bytes(300) + content[500:])
+    files["empty"].write_bytes(b"")
+    assert [run.name for run in read_offline_runs(tmp_path)] == ["sound"]
+    assert all(f"left out: wandb cannot read {file}" in caplog.text for file in files.values())
+    with pytest.raises(InternVLLabError, match="the record that names the run is missing"):
+        read_offline_runs(files["torn"])
+
+
 def test_a_run_with_its_labels_config_and_summary(tmp_path: Path) -> None:
     folder = tmp_path / "experiment" / "0123456789"
     config = {"seed": 3, "rate": 1e-6, "model": {"vision": {"name": "small"}, "language": {"name": "tiny"}}}

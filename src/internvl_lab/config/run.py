@@ -193,7 +193,8 @@ class RunConfig:
         Apart from `__post_init__`, because a test of one room builds only the parts that room reads.
 
         Raises:
-            ConfigError: a sweep over what is no training run, tiles are not of the encoder's size, a stage's learning rate is 0, or its mixture is none.
+            ConfigError: a sweep over what does not train, tiles are not of the encoder's size, a stage's learning
+                rate is 0, or its mixture is none.
         """
         if self.sweep.axes and (self.probe is not None or self.test_time is not None):
             raise ConfigError(f"sweep {self.sweep.name}: a study trains, and experiment {self.experiment} does not")

@@ -7,8 +7,8 @@ from internvl_lab.scaling.cost import Cost, plan_row
 from internvl_lab.scaling.fit import Law, StudyFit, fit_study
 from internvl_lab.scaling.fit_points import Points, collect
 from internvl_lab.scaling.frontier import PartCost, frontier, measure_cost
-from internvl_lab.scaling.rows import Row, describe, expand, refuse_equal
-from internvl_lab.scaling.runs import Run, read_runs
+from internvl_lab.scaling.rows import Row, expand, refuse_equal
+from internvl_lab.scaling.runs import Run, read_runs, result_runs
 from internvl_lab.scaling.study import all_done, run_study
 from internvl_lab.scaling.table import RowResult, read_table, write_table
 
@@ -24,7 +24,6 @@ __all__ = [
     "all_done",
     "collect",
     "comparison_table",
-    "describe",
     "expand",
     "fit_study",
     "frontier",
@@ -34,6 +33,7 @@ __all__ = [
     "read_runs",
     "read_table",
     "refuse_equal",
+    "result_runs",
     "run_flops",
     "run_study",
     "stage_flops",

@@ -8,13 +8,10 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
-
-from rich.table import Table
 
 from internvl_lab.config import SweepConfig
 from internvl_lab.errors import ConfigError
@@ -113,20 +110,6 @@ def find_baseline(rows: Sequence[Row], label: str | None) -> Row:
         if label in (None, row.label):
             return row
     raise ConfigError(f"sweep.baseline={label!r} is no row; rows are {', '.join(row.label for row in rows)}")
-
-
-def describe(rows: Sequence[Row]) -> Table:
-    """Lay out the rows for a dry run: number, label, overrides, parameters and key where they are known."""
-    table = Table(title=f"study of {len(rows)} rows")
-    table.add_column("#", justify="right")
-    table.add_column("row")
-    table.add_column("overrides")
-    table.add_column("parameters", justify="right")
-    table.add_column("run")
-    for number, row in enumerate(rows, 1):
-        params = "" if row.params is None else f"{row.params:,}"
-        table.add_row(str(number), row.label, shlex.join(row.overrides), params, row.key)
-    return table
 
 
 def format_value(value: Any) -> str:

@@ -7,6 +7,7 @@ line: the run (names, configuration), its history and the changes of its summary
 from __future__ import annotations
 
 import json
+import logging
 import math
 import subprocess
 import sys
@@ -18,10 +19,14 @@ from internvl_lab.errors import InternVLLabError
 from internvl_lab.tracking.read_back import Columns, to_columns
 from internvl_lab.tracking.recorded import RecordedRun
 
+log = logging.getLogger(__name__)
+
 STEP = "trainer/global_step"
 _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 """JSON has no such numbers, so wandb writes these words."""
 _PREFIX = "run-"
+Record = tuple[str, dict[str, Any]]
+"""Type and content."""
 
 
 def read_offline_wandb(folder: Path) -> Columns:
@@ -46,14 +51,14 @@ def read_offline_wandb(folder: Path) -> Columns:
 
 
 def read_offline_runs(folder: Path) -> list[RecordedRun]:
-    """Read all offline W&B runs below a folder, in the order of their starts.
+    """Read all offline W&B runs below a folder, by their starts; damaged files are left out with a warning.
 
     Args:
         folder: as in `read_offline_wandb`, or a folder with many of them.
 
     Raises:
         FileNotFoundError: no offline run there.
-        InternVLLabError: the `wandb` command cannot read one.
+        InternVLLabError: none of them can be read.
     """
     path = Path(folder)
     # offline-run-<second>-<random id>: of two starts within a second the path decides, not the id
@@ -61,20 +66,30 @@ def read_offline_runs(folder: Path) -> list[RecordedRun]:
     files = [path] if path.is_file() else sorted(found, key=lambda f: (f.parent.name.rpartition("-")[0], str(f)))
     if not files:
         raise FileNotFoundError(f"{path} holds no offline W&B run ({_PREFIX}*.wandb)")
-    starts: dict[str, list[Path]] = {}
+    starts: dict[str, list[tuple[Path, list[Record]]]] = {}
+    damaged: list[str] = []
     for file in files:
-        starts.setdefault(file.stem.removeprefix(_PREFIX), []).append(file)
-    return [_join(files) for files in starts.values()]
+        try:
+            records = list(read_records(file))
+        except InternVLLabError as error:
+            damaged.append(str(error))
+        else:
+            starts.setdefault(file.stem.removeprefix(_PREFIX), []).append((file, records))
+    if not starts:
+        raise InternVLLabError(damaged[0])
+    for line in damaged:
+        log.warning("left out: %s", line)
+    return [_join(of_one_run) for of_one_run in starts.values()]
 
 
-def _join(files: list[Path]) -> RecordedRun:
-    """Read the starts of one run as one."""
+def _join(starts: list[tuple[Path, list[Record]]]) -> RecordedRun:
+    """Join the starts of one run, each a file and what it holds."""
     run: dict[str, Any] = {}
     config: dict[str, Any] = {}
     summary: dict[str, Any] = {}
     rows: list[dict[str, Any]] = []
-    for number, file in enumerate(files):
-        for kind, content in read_records(file):
+    for number, (_, records) in enumerate(starts):
+        for kind, content in records:
             if kind == "run":
                 run |= content
                 config |= content.get("config", {}).get("update", {})
@@ -86,7 +101,7 @@ def _join(files: list[Path]) -> RecordedRun:
                 rows.append({"start": number, **content["item"]})
     return RecordedRun(
         name=run.get("display_name") or run.get("run_id", ""),
-        source=str(files[-1].parent),
+        source=str(starts[-1][0].parent),
         history=join_history(rows),
         config={key: value for key, value in config.items() if key != "_wandb"},
         summary=numbers(summary),
@@ -123,20 +138,21 @@ def parse(value: Any) -> Any:
     return _NOT_FINITE.get(value, value) if isinstance(value, str) else value
 
 
-def read_records(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def read_records(file: Path) -> Iterator[Record]:
     """Yield the type and content of each record of one `.wandb` file, in the order in which they were written.
 
     Raises:
-        InternVLLabError: the `wandb` command cannot read it.
+        InternVLLabError: the `wandb` command cannot read it, or finds no run in it.
     """
     command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(file)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     if done.returncode != 0:
         raise InternVLLabError(f"wandb cannot read {file}: {done.stderr.strip() or done.stdout.strip()}")
-    for line in done.stdout.splitlines():
-        if line.startswith("{"):
-            record = json.loads(line)
-            yield record["type"], record.get(record["type"], {})
+    found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    if not any(record["type"] == "run" for record in found):
+        raise InternVLLabError(f"wandb cannot read {file}: the record that names the run is missing or damaged")
+    for record in found:
+        yield record["type"], record.get(record["type"], {})
 
 
 def _without_media(row: Mapping[str, Any]) -> dict[str, Any]:
