@@ -10,7 +10,7 @@
 TORCH := 2.13.0
 
 # Extras that the tests exercise, so the lock holds them.
-TESTED := video fast evaluation demo curation
+TESTED := video fast evaluation demo curation slurm
 
 VENV ?= $(if $(filter internvl-lab,$(CONDA_DEFAULT_ENV)),$(CONDA_PREFIX),.venv)
 ARGS ?=

@@ -119,6 +119,7 @@ def test_packing_off_keeps_the_samples_of_a_step() -> None:
     assert (packed.packing.policy, unpacked.packing.policy) == ("pool", "single")
     for stage in unpacked.stages.values():
         assert unpacked.packs_per_step(stage) == 20
+    assert run_flops(unpacked) == pytest.approx(run_flops(packed)), "the same samples cost the same"
     assert all(packed.packs_per_step(stage) == 1 for stage in packed.stages.values())
     full = rows("experiment=packing_on_off")["unpacked"]
     assert [full.packs_per_step(stage) for stage in full.stages.values()] == [3072, 6144, 3072]

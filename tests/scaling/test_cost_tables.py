@@ -55,7 +55,7 @@ def test_the_lines_say_what_to_ask_for_and_what_it_costs(planned):
     config, cost = planned
     lines = layout_lines(config, cost)
     assert lines[0].startswith("smallest layout that fits h100 (10% of its memory kept free): 1 GPU, ")
-    assert lines[1].startswith("  ask for it with: 'recipe.stages.stage1_5.gradient_checkpointing=[")
+    assert lines[1].startswith("  ask for it with: 'recipe.stages.stage2.gradient_checkpointing=[")
     assert layout_lines(compose([]), plan_row(compose([])))[1].endswith("nothing more, it is the configured one")
     line = totals_line(config, [cost])
     assert line.startswith("at most ") and line.endswith("at 2 an hour")

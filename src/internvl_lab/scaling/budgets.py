@@ -32,20 +32,24 @@ class MeanPack:
     """Sum of squared sample lengths over (tokens of the pack)^2: 1 / number of samples, if all were equally long."""
     supervised_share: float
     """Tokens with a label."""
+    num_samples: int
+    """Of them, `packing=unpacked` makes as many packs."""
 
 
-MEAN_PACK = MeanPack(token_fill=0.99, tile_fill=0.56, sample_share=0.064, supervised_share=0.17)
+MEAN_PACK = MeanPack(token_fill=0.99, tile_fill=0.56, sample_share=0.064, supervised_share=0.17, num_samples=20)
 """Mean of 60 packs of miniworld's `finetune` at 2048 tokens and 64 tiles (`pretrain`: 0.97, 0.62, 0.068, 0.19)."""
 
 
 def stage_flops(config: RunConfig, stage: StageConfig, pack: MeanPack = MEAN_PACK) -> float:
     """Return the required FLOPs of one optimizer step of a stage, over all ranks."""
     tokens = pack.token_fill * config.packing.max_tokens
-    return config.packs_per_step(stage) * step_flops(
+    tiles = min(pack.tile_fill * config.packing.max_tiles, tokens / config.model.num_visual_tokens)
+    packs = config.packs_per_step(stage) / (pack.num_samples if config.packing.policy == "single" else 1)
+    return packs * step_flops(
         config.model,
         tokens=tokens,
         sum_sq=pack.sample_share * tokens**2,
-        tiles=pack.tile_fill * config.packing.max_tiles,
+        tiles=tiles,
         supervised_rows=pack.supervised_share * tokens,
         trainable=stage.trainable,
         adapted=stage.lora.parts,

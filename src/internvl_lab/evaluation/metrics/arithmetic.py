@@ -50,7 +50,7 @@ def _as_python(text: str) -> str:
 
 def _power(base: float, exponent: float) -> float:
     if isinstance(base, int) and isinstance(exponent, int) and 0 <= exponent * base.bit_length() <= LARGEST_POWER:
-        return base**exponent
+        return float(base**exponent)
     return math.pow(base, exponent)
 
 
