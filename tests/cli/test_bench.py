@@ -1,19 +1,16 @@
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 
 import pytest
 
-from internvl_lab.cli import bench
+from internvl_lab.cli import bench, parse
 from internvl_lab.errors import ConfigError
 
 
 def run(*arguments: str) -> None:
-    parser = argparse.ArgumentParser()
-    bench.configure(parser)
-    bench.execute(parser.parse_args(arguments))
+    bench.execute(parse(["bench", *arguments]))
 
 
 def test_step_shows_the_table_and_writes_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

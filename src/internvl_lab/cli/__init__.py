@@ -56,7 +56,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     name, *rest = words
     parser = argparse.ArgumentParser(prog=f"python -m internvl_lab {name}", description=COMMANDS[name])
     _module(name).configure(parser)
-    return parser.parse_intermixed_args(rest, argparse.Namespace(command=name))
+    known = argparse.Namespace(command=name)
+    try:
+        return parser.parse_intermixed_args(rest, known)
+    except TypeError:  # argparse does not mix the options of a command with commands of its own (`bench`)
+        return parser.parse_args(rest, known)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
