@@ -92,3 +92,12 @@ def test_the_baseline_is_a_row_with_its_budget() -> None:
     assert len(with_budgets(ROWS[:1], sweep, config_of)) == 2
     with pytest.raises(ConfigError, match=r"sweep\.baseline='small'"):
         with_budgets(ROWS[:1], replace(sweep, baseline="small"), config_of)
+
+
+def test_equal_budgets_are_refused_but_where_steps_are_capped() -> None:
+    sweep = SweepConfig("s", {"a": [1]}, budget_shares=(0.5, 0.5))
+    with pytest.raises(ConfigError, match="are the same run"):
+        with_budgets(ROWS[:1], sweep, config_of)
+    capped = replace(SMALL, max_steps_per_stage=2)
+    rows = with_budgets(ROWS[:1], replace(sweep, budget_shares=(0.3, 0.1)), lambda row: capped)
+    assert [row.overrides for row in rows] == 2 * [rows[0].overrides]
