@@ -93,7 +93,7 @@ notebooks: $(READY)  ## execute every notebook (INPLACE=--inplace keeps the new 
 	$(TEST_ENV) $(BIN)/jupyter execute $(INPLACE) --timeout=1200 notebooks/*.ipynb
 
 bench: $(READY)  ## measure a training step, the loss head and packed attention against their peers
-	$(BIN)/python -m internvl_lab bench step
+	$(BIN)/python -m internvl_lab bench step --compile
 	$(BIN)/python -m internvl_lab bench head
 	$(BIN)/python -m internvl_lab bench attention
 
