@@ -95,7 +95,7 @@ def _step(args: argparse.Namespace) -> Result:
 
 def _add_head(parser: Parser) -> None:
     _add_device(parser)
-    parser.add_argument("--rows", type=int, default=512, help="tokens")
+    parser.add_argument("--rows", type=int, default=4096, help="tokens")
     parser.add_argument("--vocab-size", type=int, default=151674)
     parser.add_argument("--hidden-size", type=int, default=896)
     parser.add_argument("--supervised", type=float, default=0.15, help="share of rows with a label")
