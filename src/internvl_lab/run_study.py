@@ -105,8 +105,8 @@ def run_sweep(config: RunConfig, overrides: Sequence[str], name: str, jobs: int 
     if config.sweep.parts:
         rows = _with_parts(rows, config.sweep.parts, base, folder.path / "parts", jobs)
     rows = [_with_run(row, base) for row in rows]
-    if config.max_steps_per_stage is None:  # else shares of the steps may be one run
-        refuse_equal(rows)
+    if config.max_steps_per_stage is None or not (config.sweep.budget_shares or config.sweep.budget_flops):
+        refuse_equal(rows)  # of two steps all shares are alike
     outputs = {row.label: experiment.parent / row_config(row, base).experiment for row in rows}
     results = _run_rows(rows, base, folder.path, lambda row: outputs[row.label] / row.key, jobs)
     paths = write_comparison(results, folder.path, title=config.experiment, baseline=config.sweep.baseline)
