@@ -21,7 +21,7 @@ import random
 import shutil
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -113,15 +113,24 @@ def repository() -> Path:
 
 
 @pytest.fixture(scope="session")
-def judge_server() -> ModuleType:
+def import_file() -> Callable[[Path], ModuleType]:
+    """Give what imports a file beside the tests, under its own name, so that its classes can be pickled."""
+
+    def load(path: Path) -> ModuleType:
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[path.stem] = module
+        spec.loader.exec_module(module)
+        return module
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def judge_server(import_file: Callable[[Path], ModuleType]) -> ModuleType:
     """Give the module of the stand-in judge's server, which several rooms ask."""
-    path = Path(__file__).resolve().parent / "text" / "judging" / "judge_server.py"
-    spec = importlib.util.spec_from_file_location("judge_server", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["judge_server"] = module
-    spec.loader.exec_module(module)
-    return module
+    return import_file(Path(__file__).resolve().parent / "text" / "judging" / "judge_server.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

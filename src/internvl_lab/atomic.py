@@ -29,12 +29,13 @@ def write_atomic(path: Path, data: str | bytes) -> Path:
 
 
 @contextmanager
-def held(folder: Path, name: str) -> Iterator[None]:
+def held(folder: Path, name: str, writer: str = "process") -> Iterator[None]:
     """Let one process write a folder; the lock goes away with the process, also when it is killed.
 
     Args:
         folder: made where it is missing.
         name: setting that names it, for the message.
+        writer: what the other one is called there.
     Raises:
         ConfigError: another process holds it.
     """
@@ -44,6 +45,6 @@ def held(folder: Path, name: str) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise ConfigError(
-                f"another process is writing to {folder}: wait for it or choose another {name}"
+                f"another {writer} is writing to {folder}: wait for it or choose another {name}"
             ) from error
         yield

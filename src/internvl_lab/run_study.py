@@ -107,8 +107,7 @@ def run_sweep(config: RunConfig, overrides: Sequence[str], name: str, jobs: int 
     rows = [_with_run(row, base) for row in rows]
     if config.max_steps_per_stage is None or not (config.sweep.budget_shares or config.sweep.budget_flops):
         refuse_equal(rows)  # of two steps all shares are alike
-    outputs = {row.label: experiment.parent / row_config(row, base).experiment for row in rows}
-    results = _run_rows(rows, base, folder.path, lambda row: outputs[row.label] / row.key, jobs)
+    results = _run_rows(rows, base, folder.path, lambda row: _run_folder(row, base), jobs)
     paths = write_comparison(results, folder.path, title=config.experiment, baseline=config.sweep.baseline)
     folder.link_latest()
     _log_to_wandb(config, folder.path, results, paths)
@@ -156,35 +155,41 @@ def _with_parts(
     named = [*chain.from_iterable(row.overrides for row in rows), *chain.from_iterable(parts.values())]
     runs: list[Row] = []
     made: dict[str, Path] = {}
+
+    def place(run: Row) -> Path:
+        """Return where a part's run lies, wherever its rows are started."""
+        return _run_folder(run, here).absolute()
+
     for part, overrides in parts.items():
         choices = dict.fromkeys(choice for choice in named if choice.startswith(f"model/{part}="))
-        new = [_start_from(Row(_part_label(choice), (*overrides, choice)), made) for choice in choices]
-        runs += [_with_run(run, here) for run in new]
-        _refuse_failures(_run_rows(runs, here, study_dir, lambda run: _run_folder(run, here), jobs), study_dir)
-        made |= {choice: _run_folder(run, here) for choice, run in zip(choices, runs[-len(new) :], strict=True)}
+        new = [_with_run(_start_from(_part_row(choice, overrides), made), here) for choice in choices]
+        runs += new
+        _refuse_failures(_run_rows(runs, here, study_dir, place, jobs), study_dir)
+        made |= {choice: place(run) for choice, run in zip(choices, new, strict=True)}
     return [_start_from(row, made) for row in rows]
 
 
-def _part_label(choice: str) -> str:
-    """Call the run that makes `model/<part>=<scale>/NAME` `<part> NAME`."""
-    part, name = choice.removeprefix("model/").split("=")
-    return f"{part} {name.rsplit('/', 1)[-1]}"
+def _part_of(choice: str) -> str:
+    """Return the part that `model/<part>=NAME` chooses."""
+    return choice.removeprefix("model/").split("=")[0]
+
+
+def _part_row(choice: str, overrides: Sequence[str]) -> Row:
+    """Describe the run that makes what `model/<part>=<scale>/NAME` chooses; it is called `<part> NAME`."""
+    name = choice.partition("=")[2].rpartition("/")[2]
+    return Row(f"{_part_of(choice)} {name}", (*overrides, choice))
 
 
 def _start_from(row: Row, made: Mapping[str, Path]) -> Row:
     """Let a row start from those of its choices of a part that were made."""
-    starts = (
-        f"init_from.{choice.removeprefix('model/').split('=')[0]}={made[choice]}"
-        for choice in row.overrides
-        if choice in made
-    )
+    starts = (f"init_from.{_part_of(choice)}={made[choice]}" for choice in row.overrides if choice in made)
     return replace(row, overrides=(*row.overrides, *starts))
 
 
-def _run_folder(run: Row, here: Sequence[str]) -> Path:
-    """Return where a run of its own experiment lies."""
-    config = typed_config(_row_raw(run, here))
-    return Path(config.paths.output_dir).absolute() / config.experiment / run.key
+def _run_folder(row: Row, base: Sequence[str]) -> Path:
+    """Return where a row's run lies: each belongs to an experiment of its own."""
+    config = typed_config(_row_raw(row, base))
+    return Path(config.paths.output_dir) / config.experiment / row.key
 
 
 def gpu_slots(jobs: int) -> list[dict[str, str]]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -28,14 +27,9 @@ IN_LANGUAGE, IN_BOTH = LoraConfig(parts=("language",), rank=8), LoraConfig(parts
 
 
 @pytest.fixture(scope="module")
-def measured() -> ModuleType:
+def measured(import_file: Callable[[Path], ModuleType]) -> ModuleType:
     """Give the module that measures."""
-    spec = importlib.util.spec_from_file_location("measured_memory", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["measured_memory"] = module
-    spec.loader.exec_module(module)
-    return module
+    return import_file(SCRIPT)
 
 
 def mini(vision: str = "300m", dtype: str = "float32", **language: int):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,14 +13,9 @@ SERVER = Path(__file__).with_name("wandb_server.py")
 
 
 @pytest.fixture(scope="session")
-def wandb_server() -> ModuleType:
+def wandb_server(import_file: Callable[[Path], ModuleType]) -> ModuleType:
     """Give the module `wandb_server`."""
-    spec = importlib.util.spec_from_file_location("wandb_server", SERVER)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["wandb_server"] = module
-    spec.loader.exec_module(module)
-    return module
+    return import_file(SERVER)
 
 
 @pytest.fixture

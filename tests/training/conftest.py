@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -14,14 +14,9 @@ SCRIPT = Path(__file__).with_name("tiny_run.py")
 
 
 @pytest.fixture(scope="session")
-def tiny() -> ModuleType:
+def tiny(import_file: Callable[[Path], ModuleType]) -> ModuleType:
     """Give the module `tiny_run`: a tiny model, its packs, a run of them."""
-    spec = importlib.util.spec_from_file_location("tiny_run", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["tiny_run"] = module
-    spec.loader.exec_module(module)
-    return module
+    return import_file(SCRIPT)
 
 
 @pytest.fixture

@@ -9,13 +9,11 @@ folder with `rescore_from`; both give what a fresh run gives.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from itertools import groupby, islice
@@ -25,7 +23,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from internvl_lab.atomic import write_atomic
+from internvl_lab.atomic import held, write_atomic
 from internvl_lab.config.curation import CurationConfig
 from internvl_lab.curation.decisions import Decision, Review, decide, judge_scores, read_reviews
 from internvl_lab.curation.duplicates import build_index, find_duplicates
@@ -95,7 +93,7 @@ def curate(
     if measuring.near_text or measuring.near_images:
         require_extra()
     decided_by_people = read_reviews(reviews) if reviews is not None else {}
-    with _locked(out):
+    with held(out, "--out", "curate"):
         given = find_input(path, root) if path is not None else _input_of(Path(rescore_from or out))
         scored = out if rescore_from is None else Path(rescore_from)
         measuring = _check_stamp(scored, given, measuring, root, create=rescore_from is None)
@@ -273,18 +271,6 @@ def _check_stamp(folder: Path, given: Input, wanted: Measuring, root: Path | Non
         if stamp[name] and not is_measured:
             raise ConfigError(f"{folder} was measured without near duplicates ({name}): choose another --out")
     return replace(wanted, near_text=near["near_text"], near_images=near["near_images"])
-
-
-@contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Let one process write a folder; the lock goes away with the process, also when it is killed."""
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / ".lock").open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ConfigError(f"another curate is writing to {out}: wait for it or choose another --out") from error
-        yield
 
 
 def _progress_bar(enabled: bool) -> Progress:

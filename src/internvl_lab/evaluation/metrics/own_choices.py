@@ -60,6 +60,7 @@ def _without(answer: str, prefixes: Sequence[str]) -> str:
 
 def _is_video(letters: str) -> Callable[[str, Any], bool]:
     def judge(prediction: str, reference: Any) -> bool:
+        """Say whether the first of these capitals, or without one the option that is named, is right."""
         options, right = read_choice(reference)
         return (first_capital(prediction, letters, _VIDEO_PREFIXES) or find_letter(prediction, options)) == right
 
@@ -200,6 +201,7 @@ def choice_or_word(predictions: Sequence[str], references: Sequence[Any]) -> dic
     """
 
     def lenient(prediction: str, reference: Any) -> bool:
+        """Say whether an answer names the right option, or without options equals the reference but for case."""
         return (is_right_choice if options_of(reference) else is_same_word)(prediction, reference)
 
     return {
